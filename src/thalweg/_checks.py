@@ -1,0 +1,35 @@
+"""Checks of single numbers, with messages that name the field."""
+
+import math
+from typing import Any
+
+from jax.core import Tracer
+
+
+def check_number(value: Any, field: str) -> float | None:
+    """The finite number in `value`; `None` while JAX traces it."""
+    if isinstance(value, Tracer):
+        return None
+    if isinstance(value, bool) or (
+        not isinstance(value, (int, float)) and getattr(value, "ndim", None) != 0
+    ):
+        raise TypeError(f"{field}: expected a number, got {value!r}.")
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{field}: must be finite, got {number}.")
+    return number
+
+
+def check_positive(value: Any, field: str, *, zero: bool = False) -> None:
+    """Refuse a number that is not finite and positive (or zero, where `zero` allows it)."""
+    number = check_number(value, field)
+    if number is not None and (number < 0 or (number == 0 and not zero)):
+        kind = "zero or positive" if zero else "positive"
+        raise ValueError(f"{field}: must be {kind}, got {number}.")
+
+
+def check_momentum(value: Any, field: str = "momentum") -> None:
+    """Refuse a momentum outside [0, 1)."""
+    number = check_number(value, field)
+    if number is not None and not 0 <= number < 1:
+        raise ValueError(f"{field}: must lie in [0, 1), got {number}.")

@@ -1,0 +1,8 @@
+"""Continuous-time dynamics, one per file, and `integrate`."""
+
+from ._base import Flow as Flow
+from ._gradient_flow import GradientFlow as GradientFlow
+from ._heavy_ball_flow import HeavyBallFlow as HeavyBallFlow
+from ._integrate import Integration as Integration
+from ._integrate import integrate as integrate
+from ._nesterov_flow import NesterovFlow as NesterovFlow

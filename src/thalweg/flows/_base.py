@@ -1,0 +1,54 @@
+"""What every continuous-time dynamics has to say about itself."""
+
+import abc
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from ..objective import Objective
+
+
+class Flow(eqx.Module):
+    """A continuous-time dynamics on the landscape of an objective.
+
+    A flow has a state `y` (parameters, and for second-order flows their velocity) that obeys
+    `y' = vector_field(t, y, objective)`, starting from `initial_state(params)` at time 0.
+    """
+
+    name: ClassVar[str]
+    # Whether the Jacobian's spectrum is real, as stabilised explicit methods want it.
+    real_spectrum: ClassVar[bool]
+
+    @abc.abstractmethod
+    def initial_state(self, params: PyTree) -> PyTree:
+        """The state at time 0: the parameters, at rest."""
+
+    @abc.abstractmethod
+    def params(self, state: PyTree) -> PyTree:
+        """The parameters within a state."""
+
+    @abc.abstractmethod
+    def vector_field(self, t: Float[Array, ""], state: PyTree, objective: Objective) -> PyTree:
+        """The time derivative of the state. Costs one gradient."""
+
+    @abc.abstractmethod
+    def response(self, eigenvalue: Any, time: Any) -> Any:
+        """Amplitude at `time` of a quadratic mode `1/2 eigenvalue x^2` that starts at 1, at rest.
+
+        The exact solution, for eigenvalues of either sign; arrays broadcast.
+        """
+
+
+class SecondOrderFlow(Flow):
+    """A flow with momentum, `theta'' + friction(t) theta' + grad f(theta) = 0`, from rest."""
+
+    real_spectrum: ClassVar[bool] = False
+
+    def initial_state(self, params):
+        return params, jax.tree.map(jnp.zeros_like, params)
+
+    def params(self, state):
+        return state[0]

@@ -1,0 +1,29 @@
+"""Gradient flow."""
+
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._base import Flow
+
+
+class GradientFlow(Flow):
+    """Gradient flow, `theta' = -grad f(theta)`: the limit of gradient descent at small steps."""
+
+    name: ClassVar[str] = "gradient flow"
+    real_spectrum: ClassVar[bool] = True
+
+    def initial_state(self, params):
+        return params
+
+    def params(self, state):
+        return state
+
+    def vector_field(self, t, state, objective):
+        return jax.tree.map(jnp.negative, objective.gradient(state))
+
+    def response(self, eigenvalue, time):
+        """`exp(-eigenvalue * time)`."""
+        return np.exp(-np.multiply(eigenvalue, time))

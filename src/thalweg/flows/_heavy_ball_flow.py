@@ -1,0 +1,55 @@
+"""Heavy-ball flow: a ball with friction."""
+
+from typing import ClassVar
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._checks import check_positive
+from ._base import SecondOrderFlow
+
+
+class HeavyBallFlow(SecondOrderFlow):
+    """`theta'' + friction theta' + grad f(theta) = 0`, from rest.
+
+    The limit of heavy ball (and of Nesterov's method with constant momentum) with
+    `momentum = 1 - friction sqrt(step_size)`, one step taking `sqrt(step_size)` of time.
+
+    **Raises:** ValueError for a friction that is negative or not finite.
+
+    ??? cite "Reference"
+
+        Polyak, "Some methods of speeding up the convergence of iteration methods", USSR
+        Computational Mathematics and Mathematical Physics 4 (1964) 1-17.
+    """
+
+    friction: float | Float[Array, ""]
+    name: ClassVar[str] = "heavy-ball flow"
+
+    def __check_init__(self):
+        check_positive(self.friction, "friction", zero=True)
+
+    def vector_field(self, t, state, objective):
+        params, velocity = state
+        gradient = objective.gradient(params)
+        return velocity, jax.tree.map(lambda v, g: -self.friction * v - g, velocity, gradient)
+
+    def response(self, eigenvalue, time):
+        """The damped oscillator, under-, over- or critically damped."""
+        half = float(self.friction) / 2
+        square, t = np.broadcast_arrays(half**2 - np.asarray(eigenvalue, float), time)
+        root = np.sqrt(np.abs(square))
+        x = root * t
+        safe = np.where(root > 0, root, 1.0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            over = 0.5 * (
+                (1 + half / safe) * np.exp((root - half) * t)
+                + (1 - half / safe) * np.exp(-(root + half) * t)
+            )
+            under = np.exp(-half * t) * (np.cos(x) + half * t * np.sinc(x / np.pi))
+            signed = square * t**2
+            critical = np.exp(-half * t) * (
+                1 + signed / 2 + signed**2 / 24 + half * t * (1 + signed / 6 + signed**2 / 120)
+            )
+        return np.where(x < 1e-3, critical, np.where(square > 0, over, under))

@@ -1,0 +1,240 @@
+"""Integrating a flow, with an estimate of the global error."""
+
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree
+
+from .._checks import check_positive
+from .._trees import check_params, tree_dtype, tree_norm, tree_sub
+from ..objective import Objective
+from ..trajectory import Snapshot, Stats, Status, Trajectory, follow
+from . import _method as m
+from ._base import Flow
+from ._cost import cost_is_known
+
+# The companion solution, whose distance to the solution is the error estimate, is this much
+# cruder: at least twice the error for any method, at no more than the solution's price.
+_COMPANION = 10.0
+
+
+class IntegrationState(eqx.Module):
+    """The solution, its cruder companion, and the index of the next saved time."""
+
+    index: Int[Array, ""]
+    solution: m.MethodState
+    companion: m.MethodState
+    ended: Int[Array, ""]
+
+
+class Integration:
+    """A flow being integrated, from one saved time to the next: see `integrate`.
+
+    `times` are the saved times; `initial`, `advance` and `finished` make it a
+    `thalweg.trajectory.Resumable`.
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        objective: Objective,
+        params: PyTree,
+        *,
+        save_at: Any,
+        rtol: float | None = None,
+        atol: float | None = None,
+        solver: diffrax.AbstractSolver | None = None,
+        max_steps: int = 1_000_000,
+    ):
+        if not isinstance(flow, Flow):
+            raise TypeError(f"flow: expected a Flow, got {type(flow).__name__}.")
+        if solver is not None and not isinstance(solver, diffrax.AbstractSolver):
+            raise TypeError(f"solver: expected a diffrax solver, got {type(solver).__name__}.")
+        check_positive(max_steps, "max_steps")
+        check_params(params)
+        objective.check(params)
+        params = jax.tree.map(jnp.asarray, params)
+        self.dynamics = flow
+        self.times = _checked_times(save_at)
+        self.rtol, self.atol = _checked_tolerances(rtol, atol, params)
+        self.objective = objective
+        self._params = params
+        self._max_steps = max_steps
+        t_end = float(self.times[-1])
+        self._solution = m.choose_method(flow, solver, self.rtol, self.atol, t_end)
+        self._companion = m.choose_method(
+            flow, solver, _COMPANION * self.rtol, _COMPANION * self.atol, t_end
+        )
+
+    def initial(self) -> IntegrationState:
+        """The state at time 0."""
+        y = self.dynamics.initial_state(self._params)
+        zero = jnp.asarray(0)
+        return IntegrationState(
+            zero,
+            self._solution.start(self.objective, y),
+            self._companion.start(self.objective, y),
+            zero,
+        )
+
+    def finished(self, state: IntegrationState) -> bool:
+        """Whether all saved times were reached or the flow ended early."""
+        return bool(state.ended) or int(state.index) >= len(self.times)
+
+    def advance(self, state: IntegrationState) -> tuple[IntegrationState, Snapshot]:
+        """Integrate to the next saved time."""
+        target = self.times[int(state.index)]
+        t, solution, params, status = self._reach(self._solution, state.solution, target)
+        _, companion, other, fallen = self._reach(self._companion, state.companion, t)
+        error = float(tree_norm(tree_sub(params, other)))
+        steps = m.accepted(self._solution, solution)
+        error += float(tree_norm(params)) * _eps(params) * float(np.sqrt(steps + 1))
+        if not fallen.ok:
+            error = float("inf")
+        snapshot = Snapshot(
+            time=t,
+            params=params,
+            loss=float(_value(self.objective, params)),
+            error=error,
+            status=status,
+            stats=self._stats(solution, companion),
+        )
+        ended = jnp.asarray(0 if status.ok else 1)
+        return IntegrationState(state.index + 1, solution, companion, ended), snapshot
+
+    def _reach(
+        self, method: m.Method, state: m.MethodState, target: float
+    ) -> tuple[float, m.MethodState, PyTree, Status]:
+        """Bring one solution to `target`, or as far as it goes."""
+        left = self._max_steps - m.attempts(method, state)
+        if left > 0 and not bool(method.now(state)[1].stalled):
+            state = method.to(self.objective, state, target, left)
+        now = method.now(state)[1]
+        if bool(now.t >= target):
+            return float(target), state, self.dynamics.params(method.at(state, target)), Status()
+        reached = float(now.t)
+        if bool(now.stalled):
+            status = Status(
+                "diverged",
+                f"the step size fell to the resolution of time at t = {reached:.6g}: the solution"
+                " grows without bound there, or its gradient stops being finite.",
+                time=reached,
+            )
+        else:
+            status = Status(
+                "stopped", f"max_steps = {self._max_steps} reached at t = {reached:.6g}.", reached
+            )
+        return reached, state, self.dynamics.params(now.y), status
+
+    def _stats(self, solution: m.MethodState, companion: m.MethodState) -> Stats:
+        known = all(cost_is_known(s) for s in self._solution.solvers)
+        return Stats(
+            gradients=m.evaluations(self._solution, solution) if known else -1,
+            error_gradients=m.evaluations(self._companion, companion) if known else -1,
+            steps=m.accepted(self._solution, solution),
+            rejected=m.rejected(self._solution, solution),
+            solver=m.solver_names(self._solution, solution),
+        )
+
+
+def integrate(
+    flow: Flow,
+    objective: Objective,
+    params: PyTree,
+    t1: float | None = None,
+    save_at: Float[Array, "saves"] | Any | None = None,
+    *,
+    rtol: float | None = None,
+    atol: float | None = None,
+    solver: diffrax.AbstractSolver | None = None,
+    max_steps: int = 1_000_000,
+) -> Trajectory:
+    """Integrate a flow from `params` at rest, time 0, and estimate the global error.
+
+    **Arguments:**
+
+    - `flow`: for instance `GradientFlow()`.
+    - `objective`, `params`: the landscape and the starting point.
+    - `t1`: the final time; defaults to the last of `save_at`.
+    - `save_at`: times to save at, increasing, from 0 to `t1`; defaults to 0 and `t1`.
+    - `rtol`, `atol`: tolerances on the local error of a step, elementwise `atol + rtol |y|`, root
+        mean square. They steer the step size; what was reached is in `Trajectory.error`. Defaults:
+        `rtol` 1e-6 (float32: 1.2e-5), `atol` a hundredth of `rtol`.
+    - `solver`: any diffrax solver with an embedded error estimate. `None` lets the flow decide: the
+        classical pair Tsit5 and, along stiff stretches of a gradient flow, the stabilised RKC2.
+    - `max_steps`: a limit on attempted steps.
+
+    **Returns:** a `Trajectory` whose `error` is, at every saved time, the estimated Euclidean
+    distance to the exact flow: the distance to a second solution at ten times the tolerances, which
+    exceeds the error as long as the second solution's error is at least twice the first's.
+    A flow that ends early (status "diverged" or "stopped") has the point it reached as last row.
+
+    **Raises:** ValueError for times that are not increasing, a horizon that is not positive, or
+    tolerances that the parameters' dtype cannot give; whatever `Objective.check` raises.
+    """
+    if save_at is None:
+        if t1 is None:
+            raise ValueError("t1: give the final time, or the times to save at in save_at.")
+        check_positive(t1, "t1")
+        save_at = [0.0, t1]
+    elif t1 is not None:
+        check_positive(t1, "t1")
+        times = _checked_times(save_at)
+        if times[-1] > t1 * (1 + 1e-12):
+            raise ValueError(f"save_at: goes to {times[-1]:g}, beyond t1 = {t1:g}.")
+    return follow(
+        Integration(
+            flow,
+            objective,
+            params,
+            save_at=save_at,
+            rtol=rtol,
+            atol=atol,
+            solver=solver,
+            max_steps=max_steps,
+        )
+    )
+
+
+@eqx.filter_jit
+def _value(objective, params):
+    return objective.value(params)
+
+
+def _eps(params: PyTree) -> float:
+    return float(jnp.finfo(tree_dtype(params)).eps)
+
+
+def _checked_times(save_at: Any) -> np.ndarray:
+    times = np.asarray(save_at, float)
+    if times.ndim != 1 or times.size == 0:
+        raise ValueError(f"save_at: expected a row of times, got shape {times.shape}.")
+    if not np.all(np.isfinite(times)):
+        raise ValueError("save_at: contains NaN or infinity.")
+    if times[0] < 0 or np.any(np.diff(times) <= 0):
+        raise ValueError("save_at: times must be increasing and not negative.")
+    if times[-1] == 0:
+        raise ValueError("save_at: the last time must be positive.")
+    return times
+
+
+def _checked_tolerances(
+    rtol: float | None, atol: float | None, params: PyTree
+) -> tuple[float, float]:
+    eps, dtype = _eps(params), tree_dtype(params)
+    if rtol is None:
+        rtol = max(1e-6, 100 * eps)
+    check_positive(rtol, "rtol")
+    if rtol < 10 * eps:
+        remedy = "" if eps < 1e-12 else ", or use float64 parameters (jax_enable_x64)"
+        raise ValueError(
+            f"rtol: {rtol:g} is more than {dtype} can give; use at least {10 * eps:.1g}{remedy}."
+        )
+    if atol is None:
+        atol = rtol / 100
+    check_positive(atol, "atol")
+    return float(rtol), float(atol)

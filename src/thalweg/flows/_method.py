@@ -1,0 +1,182 @@
+"""Which solver follows a flow, and when another one takes over.
+
+Where stability limits the steps of a classical pair, the flow is stiff and a stabilised method goes
+on; where the stabilised method takes steps that the classical pair could take too, the
+higher-order pair goes on. Both signs are read off steps that are made anyway, so looking is free.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, PyTree
+
+from .._trees import tree_norm, tree_sub
+from ..objective import Objective
+from ..solvers import RKC2
+from ._base import Flow
+from ._march import March, MarchState, never_unsuited
+
+# Tsit5 is stable on about [-3.3, 0]; steps beyond this part of it are held down by stability.
+_TSIT5_PRESSED = 2.4
+# Steps of the stabilised method within this reach would be stable for Tsit5 as well.
+_RKC2_IDLE = 2.0
+
+
+class MethodState(eqx.Module):
+    """The marches of all candidate solvers, and which of them is under way."""
+
+    marches: tuple[MarchState, ...]
+    active: Int[Array, ""]
+    switches: Int[Array, ""]
+    evaluations: Int[Array, ""]
+    steps: Int[Array, ""]
+    rejected: Int[Array, ""]
+    used: Int[Array, "solvers"]
+
+
+class Method(eqx.Module):
+    """One or several marches, taking turns."""
+
+    marches: tuple[March, ...]
+
+    @property
+    def solvers(self) -> Sequence[diffrax.AbstractSolver]:
+        """The candidates, the one that starts first."""
+        return [march.solver for march in self.marches]
+
+    def start(self, objective: Objective, y: PyTree[Array]) -> MethodState:
+        """Stand at time 0 with the first candidate under way."""
+        first = self.marches[0].start(objective, jnp.asarray(0.0), y, None)
+        # The others wait in a state of their own structure, so that the whole has a fixed one.
+        others = [
+            jax.tree.map(
+                lambda s: jnp.zeros(s.shape, s.dtype),
+                eqx.filter_eval_shape(march.start, objective, jnp.asarray(0.0), y, first.t),
+            )
+            for march in self.marches[1:]
+        ]
+        zero = jnp.asarray(0)
+        used = jnp.zeros(len(self.marches), int)
+        return MethodState((first, *others), zero, zero, zero, zero, zero, used)
+
+    def now(self, state: MethodState) -> tuple[March, MarchState]:
+        """The march under way and where it stands."""
+        active = int(state.active)
+        return self.marches[active], state.marches[active]
+
+    def to(self, objective: Objective, state: MethodState, target: Any, budget: int) -> MethodState:
+        """Go on until `target` is passed, the march stalls, or `budget` more steps were tried.
+
+        The budget is checked after every stretch on the device, so that it may be overrun by a
+        stretch.
+        """
+        limit = attempts(self, state) + budget
+        while True:
+            march, now = self.now(state)
+            patient = eqx.tree_at(lambda m: m.patience, march, self._patience(state))
+            now = patient.to(objective, now, target, min(budget, 1000))
+            used = state.used.at[state.active].set(1)
+            state = self._with_active(eqx.tree_at(lambda s: s.used, state, used), now)
+            if bool(now.t >= target) or bool(now.stalled) or attempts(self, state) >= limit:
+                return state
+            if bool(now.unsuited >= patient.patience):
+                state = self._switched(objective, state)
+
+    def at(self, state: MethodState, t: Any) -> PyTree[Array]:
+        """The solution at a time within the last step."""
+        march, now = self.now(state)
+        return march.at(now, jnp.asarray(t, now.t.dtype))
+
+    def _patience(self, state: MethodState) -> Array:
+        # Each switch makes the next one harder, so that indecision stays cheap.
+        return jnp.asarray(8 * 2 ** min(int(state.switches), 10))
+
+    def _with_active(self, state: MethodState, now: MarchState) -> MethodState:
+        active = int(state.active)
+        marches = (*state.marches[:active], now, *state.marches[active + 1 :])
+        return eqx.tree_at(lambda s: s.marches, state, marches)
+
+    def _switched(self, objective: Objective, state: MethodState) -> MethodState:
+        _, now = self.now(state)
+        active = (int(state.active) + 1) % len(self.marches)
+        successor = self.marches[active].start(objective, now.t, now.y, now.t_next - now.t)
+        retired = MethodState(
+            marches=state.marches,
+            active=jnp.asarray(active),
+            switches=state.switches + 1,
+            evaluations=state.evaluations + now.evaluations,
+            steps=state.steps + now.steps,
+            rejected=state.rejected + now.rejected,
+            used=state.used,
+        )
+        return self._with_active(retired, successor)
+
+
+def evaluations(method: Method, state: MethodState) -> int:
+    """Evaluations of the vector field so far, by all marches."""
+    return int(state.evaluations + method.now(state)[1].evaluations)
+
+
+def accepted(method: Method, state: MethodState) -> int:
+    """Accepted steps so far."""
+    return int(state.steps + method.now(state)[1].steps)
+
+
+def rejected(method: Method, state: MethodState) -> int:
+    """Rejected steps so far."""
+    return int(state.rejected + method.now(state)[1].rejected)
+
+
+def attempts(method: Method, state: MethodState) -> int:
+    """Attempted steps so far."""
+    return accepted(method, state) + rejected(method, state)
+
+
+def solver_names(method: Method, state: MethodState) -> str:
+    """The solvers that took steps, in the order of candidates."""
+    names = [type(solver).__name__ for solver in method.solvers]
+    return ", ".join(n for n, used in zip(names, np.asarray(state.used), strict=True) if used)
+
+
+def choose_method(
+    flow: Flow, solver: diffrax.AbstractSolver | None, rtol: float, atol: float, t_end: float
+) -> Method:
+    """The solver asked for; without one, a classical pair and, where it can help, RKC2."""
+
+    def march(candidate, unsuited=never_unsuited):
+        numbers = jnp.asarray([rtol, atol, t_end], float)
+        return March(flow, candidate, numbers[0], numbers[1], numbers[2], unsuited)
+
+    if solver is not None:
+        return Method((march(solver),))
+    if not flow.real_spectrum:
+        return Method((march(diffrax.Tsit5()),))
+    return Method((march(diffrax.Tsit5(), _tsit5_pressed), march(RKC2(), _rkc2_idle)))
+
+
+def _tsit5_pressed(state, h, dense_info, solver_state):
+    """Whether stability, not accuracy, keeps Tsit5's steps short.
+
+    The last two stages are evaluated at the same time, at different points: the ratio of the
+    differences estimates step size x spectral radius for free (Hairer and Wanner, Solving Ordinary
+    Differential Equations II, section IV.2).
+    """
+    row = jnp.asarray(diffrax.Tsit5.tableau.a_lower[-2])
+
+    def before_last(y, k):
+        return y + jnp.tensordot(row.astype(y.dtype), k[: row.size], axes=1)
+
+    penultimate = jax.tree.map(before_last, dense_info["y0"], dense_info["k"])
+    apart = tree_norm(tree_sub(dense_info["y1"], penultimate))
+    change = tree_norm(jax.tree.map(lambda k: k[-1] - k[-2], dense_info["k"]))
+    return change > _TSIT5_PRESSED * apart
+
+
+def _rkc2_idle(state, h, dense_info, solver_state):
+    """Whether RKC2 makes steps that Tsit5 could make as well, at order five."""
+    return h * solver_state.radius.value < _RKC2_IDLE

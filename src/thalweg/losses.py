@@ -1,0 +1,101 @@
+"""Losses: how far predictions are from targets, sample by sample.
+
+A loss maps a whole batch of predictions and targets to one number per sample; the mean over
+samples is taken by [`thalweg.Objective`][]. Any plain function of that form works too.
+"""
+
+import abc
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+
+class Loss(eqx.Module):
+    """A per-sample loss that can say whether targets fit predictions."""
+
+    name: ClassVar[str]
+
+    @abc.abstractmethod
+    def __call__(
+        self, predictions: Float[Array, "samples *outputs"], targets: Array
+    ) -> Float[Array, "samples"]:
+        """Loss of every sample."""
+
+    @abc.abstractmethod
+    def check(self, predictions_shape: tuple[int, ...], targets: Array) -> None:
+        """Raise ValueError when the targets do not fit predictions of this shape."""
+
+
+class SquaredError(Loss):
+    """Half the squared Euclidean distance, `1/2 |prediction - target|^2`, summed over outputs."""
+
+    name: ClassVar[str] = "squared error"
+
+    def __call__(self, predictions, targets):
+        residual = (predictions - targets).reshape(predictions.shape[0], -1)
+        return 0.5 * jnp.sum(residual**2, axis=1)
+
+    def check(self, predictions_shape, targets):
+        if tuple(predictions_shape) != tuple(targets.shape):
+            raise ValueError(
+                f"targets: shape {tuple(targets.shape)} does not fit predictions of shape"
+                f" {tuple(predictions_shape)}; squared_error needs equal shapes (for class labels,"
+                " pass one-hot rows: `dataset.one_hot()`)."
+            )
+
+
+class CrossEntropy(Loss):
+    """Cross-entropy of the softmax of logits, in nats.
+
+    Targets are integer labels of shape `(samples,)` or rows of probabilities of shape
+    `(samples, classes)`, one-hot rows among them.
+    """
+
+    name: ClassVar[str] = "cross-entropy"
+
+    def __call__(self, predictions, targets):
+        log_probabilities = jax.nn.log_softmax(predictions, axis=-1)
+        if jnp.issubdtype(targets.dtype, jnp.integer):
+            return -jnp.take_along_axis(log_probabilities, targets[:, None], axis=-1)[:, 0]
+        return -jnp.sum(targets * log_probabilities, axis=-1)
+
+    def check(self, predictions_shape, targets):
+        if len(predictions_shape) != 2:
+            raise ValueError(
+                "predictions: cross_entropy needs logits of shape (samples, classes), got"
+                f" {tuple(predictions_shape)}."
+            )
+        classes = predictions_shape[1]
+        if jnp.issubdtype(targets.dtype, jnp.integer):
+            if targets.ndim != 1 or targets.shape[0] != predictions_shape[0]:
+                raise ValueError(
+                    f"targets: integer labels need shape ({predictions_shape[0]},), got"
+                    f" {tuple(targets.shape)}."
+                )
+            labels = np.asarray(targets)
+            if labels.min() < 0 or labels.max() >= classes:
+                raise ValueError(
+                    f"targets: labels run from {labels.min()} to {labels.max()}, but the network"
+                    f" has {classes} outputs (labels 0 to {classes - 1})."
+                )
+        else:
+            if tuple(targets.shape) != tuple(predictions_shape):
+                raise ValueError(
+                    f"targets: shape {tuple(targets.shape)} does not fit logits of shape"
+                    f" {tuple(predictions_shape)}; cross_entropy needs integer labels or rows of"
+                    " class probabilities."
+                )
+            rows = np.asarray(targets)
+            if rows.min() < 0 or not np.allclose(rows.sum(axis=1), 1.0, atol=1e-6):
+                raise ValueError(
+                    "targets: rows for cross_entropy must be class probabilities (non-negative,"
+                    " with sum 1)."
+                )
+
+
+squared_error = SquaredError()
+cross_entropy = CrossEntropy()

@@ -1,0 +1,251 @@
+"""The landscape f(theta): a prediction function, a loss and the full-batch data."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float, PyTree
+
+from ._trees import check_params
+
+
+class Objective(eqx.Module):
+    """The mean loss over all samples, as a function of the parameters.
+
+    $f(\\theta) = \\frac1N \\sum_i \\ell(\\mathrm{predict}(\\theta, x_i), y_i)$
+
+    **Arguments:**
+
+    - `predict`: a pure function `(params, inputs) -> predictions`; `params` is any PyTree of
+        floating-point arrays, `inputs` and `predictions` have a leading axis of samples, and a
+        sample's prediction must not depend on the other samples.
+    - `loss`: `(predictions, targets) -> (samples,)`, for instance
+        `thalweg.losses.squared_error`.
+    - `inputs`: shape `(samples, ...)`.
+    - `targets`: shape `(samples, ...)`.
+    - `micro_batch`: samples that are worked on at once. Bounds the memory of every product below
+        without changing its result (beyond the order of summation). `None`: all at once.
+    - `params`: parameters at which to check the whole at construction: see `check`. Without them
+        only the data are checked here, and the rest where parameters first appear.
+
+    Every method is a pure function of its arguments and can be traced by JAX.
+
+    **Raises:** ValueError for data that are empty, not finite, or do not fit; TypeError for a
+    `predict` or `loss` that cannot be called.
+    """
+
+    predict: Callable[[PyTree, Array], Array] = eqx.field(static=True)
+    loss: Callable[[Array, Array], Array]
+    inputs: Float[Array, "samples ..."]
+    targets: Array
+    micro_batch: int | None = eqx.field(static=True)
+
+    def __init__(
+        self,
+        predict: Callable[[PyTree, Array], Array],
+        loss: Callable[[Array, Array], Array],
+        inputs: Any,
+        targets: Any,
+        *,
+        micro_batch: int | None = None,
+        params: PyTree | None = None,
+    ):
+        for field, function in (("predict", predict), ("loss", loss)):
+            if not callable(function):
+                raise TypeError(f"{field}: expected a function, got {type(function).__name__}.")
+        self.predict = predict
+        self.loss = loss
+        self.inputs = _checked_data(inputs, "inputs")
+        self.targets = _checked_data(targets, "targets")
+        if self.inputs.shape[0] != self.targets.shape[0]:
+            raise ValueError(
+                f"targets: {self.targets.shape[0]} samples, but inputs has {self.inputs.shape[0]}."
+            )
+        if micro_batch is not None and (not isinstance(micro_batch, int) or micro_batch < 1):
+            raise ValueError(
+                f"micro_batch: expected a positive integer or None, got {micro_batch}."
+            )
+        self.micro_batch = micro_batch
+        if params is not None:
+            self.check(params)
+
+    # Identity, so that a bound method such as `objective.value` can be handed to `jax.jit`.
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self is other
+
+    @property
+    def samples(self) -> int:
+        """Number of samples, N."""
+        return self.inputs.shape[0]
+
+    def predictions(self, params: PyTree) -> Float[Array, "samples ..."]:
+        """Predictions on every sample."""
+        return self._per_sample(lambda inputs: self.predict(params, inputs))
+
+    def value(self, params: PyTree) -> Float[Array, ""]:
+        """f(theta)."""
+        return self._mean(lambda x, y: jnp.sum(self._losses(params, x, y)))
+
+    def gradient(self, params: PyTree) -> PyTree:
+        """The gradient of f, with the structure of `params`. Costs 1 gradient."""
+        return self.value_and_gradient(params)[1]
+
+    def value_and_gradient(self, params: PyTree) -> tuple[Float[Array, ""], PyTree]:
+        """f(theta) and its gradient, for the price of the gradient."""
+        return self._mean(
+            lambda x, y: jax.value_and_grad(lambda p: jnp.sum(self._losses(p, x, y)))(params)
+        )
+
+    def hvp(self, params: PyTree, vector: PyTree) -> PyTree:
+        """Hessian-vector product. Costs 2 gradients (forward over reverse)."""
+
+        def batch(x, y):
+            gradient = jax.grad(lambda p: jnp.sum(self._losses(p, x, y)))
+            return jax.jvp(gradient, (params,), (vector,))[1]
+
+        return self._mean(batch)
+
+    def gnvp(self, params: PyTree, vector: PyTree) -> PyTree:
+        """Gauss-Newton-vector product: the Hessian without the curvature of the network."""
+
+        def batch(x, y):
+            predictions, push = jax.linearize(lambda p: self.predict(p, x), params)
+            loss_gradient = jax.grad(lambda z: jnp.sum(self.loss(z, y)))
+            curved = jax.jvp(loss_gradient, (predictions,), (push(vector),))[1]
+            return jax.linear_transpose(push, params)(curved)[0]
+
+        return self._mean(batch)
+
+    def jvp(self, params: PyTree, vector: PyTree) -> Float[Array, "samples ..."]:
+        """Jacobian-vector product: the change of all predictions along `vector`."""
+        return self._per_sample(
+            lambda x: jax.jvp(lambda p: self.predict(p, x), (params,), (vector,))[1]
+        )
+
+    def vjp(self, params: PyTree, cotangent: Float[Array, "samples ..."]) -> PyTree:
+        """Transposed-Jacobian-vector product: from the space of predictions to parameters.
+
+        A sum over samples, not a mean: it is the exact transpose of `jvp`.
+        """
+
+        def batch(x, c):
+            return jax.vjp(lambda p: self.predict(p, x), params)[1](c)[0]
+
+        return self._sum(batch, cotangent)
+
+    def check(self, params: PyTree) -> None:
+        """Evaluate once and refuse what would make every later number meaningless.
+
+        **Raises:** TypeError for parameters that are not floating-point arrays or a prediction
+        function that does not return one array; ValueError for parameters or predictions that are
+        not finite, predictions that change between two calls or with the other samples in the
+        batch, and shapes that do not agree.
+        """
+        check_params(params)
+        first = self.predict(params, self.inputs)
+        if not hasattr(first, "shape") or not hasattr(first, "dtype"):
+            raise TypeError(f"predict: expected one array, got {type(first).__name__}.")
+        if first.ndim == 0 or first.shape[0] != self.samples:
+            raise ValueError(
+                f"predict: returned shape {first.shape} for {self.samples} samples; the leading"
+                " axis must be the samples."
+            )
+        if not bool(jnp.all(jnp.isfinite(first))):
+            raise ValueError("predict: returned NaN or infinity at these parameters.")
+        if not np.array_equal(np.asarray(first), np.asarray(self.predict(params, self.inputs))):
+            raise ValueError(
+                "predict: two calls with the same parameters differ, so there is no landscape to"
+                " follow. Switch off dropout and other randomness."
+            )
+        self._check_independence(params, first)
+        if hasattr(self.loss, "check"):
+            self.loss.check(first.shape, self.targets)  # pyright: ignore[reportFunctionMemberAccess]
+        losses = self.loss(first, self.targets)
+        if losses.shape != (self.samples,):
+            raise ValueError(
+                f"loss: returned shape {losses.shape}; expected one number per sample,"
+                f" ({self.samples},)."
+            )
+        if not bool(jnp.all(jnp.isfinite(losses))):
+            raise ValueError("loss: NaN or infinity at these parameters.")
+
+    def _check_independence(self, params: PyTree, predictions: Array) -> None:
+        if self.samples < 2:
+            return
+        half = self.samples // 2
+        part = np.asarray(self.predict(params, self.inputs[:half]))
+        whole = np.asarray(predictions[:half])
+        tolerance = 1e3 * float(np.finfo(whole.dtype).eps) * (1.0 + float(np.abs(whole).max()))
+        if part.shape != whole.shape or np.abs(part - whole).max() > tolerance:
+            raise ValueError(
+                "predict: a sample's prediction changes with the other samples in the batch."
+                " Switch layers such as batch normalisation to inference."
+            )
+
+    def _losses(self, params: PyTree, inputs: Array, targets: Array) -> Float[Array, "samples"]:
+        return self.loss(self.predict(params, inputs), targets)
+
+    def _mean(self, batch: Callable[[Array, Array], PyTree]) -> PyTree:
+        return jax.tree.map(lambda total: total / self.samples, self._sum(batch, self.targets))
+
+    # The two methods below are the only places where samples are split and brought together
+    # again: whoever shards the data over devices has to look nowhere else.
+
+    def _sum(self, batch: Callable[[Array, Array], PyTree], companion: Array) -> PyTree:
+        """Sum `batch(inputs, companion)` over micro-batches; `companion` is split like inputs."""
+        if self.micro_batch is None or self.micro_batch >= self.samples:
+            return batch(self.inputs, companion)
+        whole, rest = divmod(self.samples, self.micro_batch)
+        head = whole * self.micro_batch
+        split = [_split(a, whole, head) for a in (self.inputs, companion)]
+        shapes = jax.eval_shape(batch, *(s[0] for s in split))
+        zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+        def add(total, pair):
+            return jax.tree.map(jnp.add, total, batch(*pair)), None
+
+        total, _ = jax.lax.scan(add, zero, tuple(split))
+        if rest:
+            total = jax.tree.map(jnp.add, total, batch(self.inputs[head:], companion[head:]))
+        return total
+
+    def _per_sample(self, batch: Callable[[Array], Array]) -> Array:
+        """Apply `batch(inputs)` to micro-batches and put the samples back in a row."""
+        if self.micro_batch is None or self.micro_batch >= self.samples:
+            return batch(self.inputs)
+        whole, rest = divmod(self.samples, self.micro_batch)
+        head = whole * self.micro_batch
+        parts = jax.lax.map(batch, _split(self.inputs, whole, head))
+        result = parts.reshape((head, *parts.shape[2:]))
+        if rest:
+            result = jnp.concatenate([result, batch(self.inputs[head:])])
+        return result
+
+
+def _split(array: Array, parts: int, head: int) -> Array:
+    return array[:head].reshape((parts, head // parts, *array.shape[1:]))
+
+
+def _checked_data(data: Any, field: str) -> Array:
+    try:
+        array = jnp.asarray(data)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{field}: expected an array, got {type(data).__name__}.") from error
+    if array.ndim == 0 or array.size == 0:
+        raise ValueError(f"{field}: holds no samples (shape {array.shape}).")
+    if isinstance(array, Tracer):
+        return array
+    if jnp.issubdtype(array.dtype, jnp.floating) and not bool(jnp.all(jnp.isfinite(array))):
+        where = np.argwhere(~np.isfinite(np.asarray(array)))[0]
+        raise ValueError(
+            f"{field}: NaN or infinity, first at index {tuple(int(i) for i in where)}."
+        )
+    return array

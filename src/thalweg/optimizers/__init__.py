@@ -1,0 +1,11 @@
+"""Discrete-time dynamics, one per file, and `descend`."""
+
+from ._base import ClassicalOptimizer as ClassicalOptimizer
+from ._base import Optimizer as Optimizer
+from ._descend import Descent as Descent
+from ._descend import descend as descend
+from ._gradient_descent import GradientDescent as GradientDescent
+from ._heavy_ball import HeavyBall as HeavyBall
+from ._nesterov import Nesterov as Nesterov
+from ._nesterov import NesterovConstant as NesterovConstant
+from ._optax import Optax as Optax

@@ -1,0 +1,45 @@
+"""Gradient descent."""
+
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._checks import check_positive
+from .._trees import tree_axpy
+from ..flows import GradientFlow
+from ._base import ClassicalOptimizer
+
+
+class GradientDescent(ClassicalOptimizer):
+    """Gradient descent, `theta[k+1] = theta[k] - step_size grad f(theta[k])`.
+
+    Euler's method on gradient flow: step k stands at time `k step_size`.
+
+    **Raises:** ValueError for a step size that is not positive.
+    """
+
+    step_size: float | Float[Array, ""]
+    name: ClassVar[str] = "gradient descent"
+
+    def __check_init__(self):
+        check_positive(self.step_size, "step_size")
+
+    def init(self, params):
+        return ()
+
+    def update(self, k, params, state, gradient):
+        return tree_axpy(-self.step_size, gradient(params), params), state
+
+    @property
+    def time_per_step(self):
+        return float(self.step_size)
+
+    def limit(self):
+        return GradientFlow()
+
+    def recurrence(self, eigenvalue, k):
+        return 1 - float(self.step_size) * eigenvalue, np.zeros_like(eigenvalue)
+
+    def stability_limit(self, k):
+        return 2.0

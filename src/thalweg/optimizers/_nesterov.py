@@ -1,0 +1,114 @@
+"""Nesterov's method, with fading and with constant friction."""
+
+import abc
+from typing import Any, ClassVar
+
+import jax
+from jaxtyping import Array, Float
+
+from .._checks import check_momentum, check_positive
+from ..flows import HeavyBallFlow, NesterovFlow
+from ._base import ClassicalOptimizer, root
+
+
+class _Extrapolating(ClassicalOptimizer):
+    """A gradient step from the point that the momentum leads to."""
+
+    @abc.abstractmethod
+    def momentum_at(self, k: Any) -> Any:
+        """Momentum of step `k`, counted from 0."""
+
+    def init(self, params):
+        return params
+
+    def update(self, k, params, state, gradient):
+        momentum = self.momentum_at(k)
+        ahead = jax.tree.map(lambda x, before: x + momentum * (x - before), params, state)
+        new = jax.tree.map(lambda p, g: p - self._step * g, ahead, gradient(ahead))
+        return new, params
+
+    @property
+    @abc.abstractmethod
+    def _step(self) -> Any:
+        """The step size."""
+
+    @property
+    def time_per_step(self):
+        return root(self._step)
+
+    def recurrence(self, eigenvalue, k):
+        momentum = float(self.momentum_at(k))
+        factor = 1 - float(self._step) * eigenvalue
+        return (1 + momentum) * factor, -momentum * factor
+
+    def stability_limit(self, k):
+        momentum = float(self.momentum_at(k))
+        return 2 * (1 + momentum) / (1 + 2 * momentum)
+
+
+class Nesterov(_Extrapolating):
+    """Nesterov's method with momentum `(k-1) / (k + damping - 1)`, k = 1, 2, ...
+
+    `ahead = theta[k] + momentum (theta[k] - theta[k-1])`,
+    `theta[k+1] = ahead - step_size grad f(ahead)`, from rest. A discretisation of the Nesterov
+    flow: step k stands at time `k sqrt(step_size)`. `damping = 3` is the classical choice.
+
+    **Raises:** ValueError for a step size or damping that is not positive.
+
+    ??? cite "References"
+
+        Nesterov, "A method for solving the convex programming problem with convergence rate
+        O(1/k^2)", Soviet Mathematics Doklady 27 (1983) 372-376. The flow, and general `damping`:
+        Su, Boyd and Candès, Journal of Machine Learning Research 17 (2016) 1-43.
+    """
+
+    step_size: float | Float[Array, ""]
+    damping: float | Float[Array, ""] = 3.0
+    name: ClassVar[str] = "Nesterov"
+
+    def __check_init__(self):
+        check_positive(self.step_size, "step_size")
+        check_positive(self.damping, "damping")
+
+    @property
+    def _step(self):
+        return self.step_size
+
+    def momentum_at(self, k):
+        return k / (k + self.damping)
+
+    def limit(self):
+        return NesterovFlow(damping=float(self.damping))
+
+
+class NesterovConstant(_Extrapolating):
+    """Nesterov's method with constant momentum.
+
+    Its limit is the heavy-ball flow with `friction = (1 - momentum) / sqrt(step_size)`: to leading
+    order it is heavy ball, and differs from it by a curvature-dependent friction of the order of
+    `sqrt(step_size)`.
+
+    **Raises:** ValueError for a step size that is not positive or a momentum outside [0, 1).
+
+    ??? cite "Reference"
+
+        Nesterov, Introductory Lectures on Convex Optimization (2004), section 2.2.
+    """
+
+    step_size: float | Float[Array, ""]
+    momentum: float | Float[Array, ""]
+    name: ClassVar[str] = "Nesterov, constant momentum"
+
+    def __check_init__(self):
+        check_positive(self.step_size, "step_size")
+        check_momentum(self.momentum)
+
+    @property
+    def _step(self):
+        return self.step_size
+
+    def momentum_at(self, k):
+        return self.momentum
+
+    def limit(self):
+        return HeavyBallFlow(friction=(1 - float(self.momentum)) / root(self.step_size))

@@ -1,0 +1,81 @@
+"""Any optax transformation as an optimizer."""
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._checks import check_positive
+from ..flows import Flow
+from ._base import Optimizer
+
+
+class Optax(Optimizer):
+    """An optimizer that makes the updates of an optax gradient transformation.
+
+    **Arguments:**
+
+    - `transformation`: an `optax.GradientTransformation`, for instance `optax.adam(1e-3)`.
+    - `time_per_step`: the flow time that one step takes, which says where iterates stand on the
+        clock; 1 by default, so that time counts steps.
+    - `flow`: the flow that it discretises, if one is meant.
+
+    **Raises:** TypeError for something that is not a gradient transformation.
+    """
+
+    transformation: Any
+    flow: Flow | None
+    name: ClassVar[str] = "optax"
+    _time_per_step: float
+
+    def __init__(
+        self, transformation: Any, *, time_per_step: float = 1.0, flow: Flow | None = None
+    ):
+        self.transformation = transformation
+        self.flow = flow
+        self._time_per_step = time_per_step
+
+    @property
+    def time_per_step(self):
+        return float(self._time_per_step)
+
+    def __check_init__(self):
+        for method in ("init", "update"):
+            if not callable(getattr(self.transformation, method, None)):
+                raise TypeError(
+                    "transformation: expected an optax.GradientTransformation, got"
+                    f" {type(self.transformation).__name__}."
+                )
+        check_positive(self._time_per_step, "time_per_step")
+
+    def init(self, params):
+        return self.transformation.init(params)
+
+    def update(self, k, params, state, gradient):
+        updates, state = self.transformation.update(gradient(params), state, params)
+        return jax.tree.map(lambda x, u: x + u.astype(x.dtype), params, updates), state
+
+    def limit(self):
+        if self.flow is None:
+            raise ValueError(
+                "flow: the library does not know which flow this transformation discretises; pass"
+                " it as `Optax(transformation, time_per_step=..., flow=...)`."
+            )
+        return self.flow
+
+    def response(self, eigenvalue, step):
+        """Run on the modes themselves, one by one."""
+        eigenvalue, step = np.broadcast_arrays(np.asarray(eigenvalue, float), step)
+        results = [
+            self._run(float(ev), int(n)) for ev, n in zip(eigenvalue.flat, step.flat, strict=True)
+        ]
+        return np.asarray(results).reshape(eigenvalue.shape)
+
+    def _run(self, eigenvalue: float, steps: int) -> float:
+        def body(k, carry):
+            x, state = carry
+            return self.update(k, x, state, lambda p: eigenvalue * p)
+
+        x = jnp.ones(())
+        return float(jax.lax.fori_loop(0, steps, body, (x, self.init(x)))[0])

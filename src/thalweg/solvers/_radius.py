@@ -1,0 +1,95 @@
+"""The spectral radius of a vector field's Jacobian, tracked along a solution.
+
+Stabilised explicit methods need to know how far the spectrum of the Jacobian reaches. A nonlinear
+power iteration finds out from the field alone: the Jacobian acts on the current direction by a
+difference quotient of the field, at the price of one evaluation. Warm-started from the direction
+found before, a few evaluations keep the estimate good while the solution moves.
+"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from .._trees import tree_axpy, tree_dtype, tree_norm, tree_scale, tree_sub
+
+_MINIMUM_ITERATIONS = 2
+
+
+class SpectralRadius(eqx.Module):
+    """What is known of the spectral radius: an estimate, its direction, its age."""
+
+    value: Float[Array, ""]
+    direction: PyTree[Array]
+    age: Int[Array, ""]
+    patience: Int[Array, ""]
+
+    @staticmethod
+    def unknown(y: PyTree[Array]) -> "SpectralRadius":
+        """No estimate yet; the first one starts from a fixed random direction."""
+        leaves, structure = jax.tree.flatten(y)
+        keys = jr.split(jr.key(0), len(leaves))
+        random = [
+            jr.normal(k, jnp.shape(x), jnp.result_type(x))
+            for k, x in zip(keys, leaves, strict=True)
+        ]
+        direction = jax.tree.unflatten(structure, random)
+        return SpectralRadius(
+            value=jnp.asarray(-1.0, tree_dtype(y)),
+            direction=tree_scale(1 / tree_norm(direction), direction),
+            age=jnp.asarray(0),
+            patience=jnp.asarray(5),
+        )
+
+    @property
+    def due(self) -> Bool[Array, ""]:
+        """Whether the estimate is missing or has been used for as many steps as it deserves."""
+        return (self.value < 0) | (self.age >= self.patience)
+
+    def used(self) -> "SpectralRadius":
+        """The same knowledge, one step older."""
+        return eqx.tree_at(lambda r: r.age, self, self.age + 1)
+
+    def estimated(
+        self,
+        field: Callable[[PyTree[Array]], PyTree[Array]],
+        y: PyTree[Array],
+        f: PyTree[Array],
+        *,
+        accuracy: float = 0.05,
+        max_iterations: int = 40,
+    ) -> tuple["SpectralRadius", Int[Array, ""]]:
+        """Iterate until the estimate changes by less than `accuracy`, relative.
+
+        `f` is `field(y)`, known already. Returns the new knowledge and the number of evaluations
+        it took. An estimate that barely moved is trusted for longer next time.
+        """
+        dtype = tree_dtype(y)
+        scale = jnp.sqrt(jnp.finfo(dtype).eps) * jnp.maximum(tree_norm(y), 1e-3)
+
+        def image(direction):
+            return tree_scale(1 / scale, tree_sub(field(tree_axpy(scale, direction, y)), f))
+
+        def unfinished(carry):
+            _, value, previous, count = carry
+            settled = jnp.abs(value - previous) <= accuracy * value
+            return (count < _MINIMUM_ITERATIONS) | (~settled & (count < max_iterations))
+
+        def iterate(carry):
+            direction, value, _, count = carry
+            new = image(direction)
+            size = tree_norm(new)
+            # A vanishing or non-finite image says nothing about where to look next.
+            usable = (size > 0) & jnp.isfinite(size)
+            inverse = jnp.where(usable, 1 / jnp.where(usable, size, 1), 0)
+            direction = jax.tree.map(lambda n, d: jnp.where(usable, n * inverse, d), new, direction)
+            return direction, jnp.where(jnp.isfinite(size), size, value), value, count + 1
+
+        start = (self.direction, jnp.maximum(self.value, 0), self.value, jnp.asarray(0))
+        direction, value, _, count = jax.lax.while_loop(unfinished, iterate, start)
+        steady = jnp.abs(value - self.value) <= accuracy * value
+        patience = jnp.where(steady, jnp.minimum(2 * self.patience, 25), 5)
+        return SpectralRadius(value, direction, jnp.asarray(0), patience), count
