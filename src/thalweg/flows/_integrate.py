@@ -64,10 +64,16 @@ class Integration:
         self.objective = objective
         self._params = params
         self._max_steps = max_steps
-        t_end = float(self.times[-1])
-        self._solution = m.choose_method(flow, solver, self.rtol, self.atol, t_end)
-        self._companion = m.choose_method(
-            flow, solver, _COMPANION * self.rtol, _COMPANION * self.atol, t_end
+        self._solution, self._companion = (
+            m.choose_method(
+                flow,
+                solver,
+                factor * self.rtol,
+                factor * self.atol,
+                float(self.times[-1]),
+                tree_dtype(params),
+            )
+            for factor in (1.0, _COMPANION)
         )
 
     def initial(self) -> IntegrationState:
@@ -114,7 +120,7 @@ class Integration:
         if left > 0 and not bool(method.now(state)[1].stalled):
             state = method.to(self.objective, state, target, left)
         now = method.now(state)[1]
-        if bool(now.t >= target):
+        if bool(now.t >= jnp.asarray(target, now.t.dtype)):
             return float(target), state, self.dynamics.params(method.at(state, target)), Status()
         reached = float(now.t)
         if bool(now.stalled):

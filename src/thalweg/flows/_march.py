@@ -96,7 +96,9 @@ def _stopped(march: March, state: MarchState) -> Bool[Array, ""]:
 @eqx.filter_jit
 def _start(march, objective, t, y, h):
     solver, term = march.solver, march.term
-    t = jnp.asarray(t, jnp.result_type(float))
+    # Time has the dtype of the tolerances, which is that of the parameters: a wider one would
+    # widen everything that a step size is multiplied with.
+    t = jnp.asarray(t, march.rtol.dtype)
     t_next, controller_state = march.controller.init(
         term, t, march.t_end, y, h, objective, solver.func, solver.error_order(term)
     )

@@ -51,18 +51,19 @@ class Method(eqx.Module):
 
     def start(self, objective: Objective, y: PyTree[Array]) -> MethodState:
         """Stand at time 0 with the first candidate under way."""
-        first = self.marches[0].start(objective, jnp.asarray(0.0), y, None)
+        zero = jnp.zeros((), self.marches[0].rtol.dtype)
+        first = self.marches[0].start(objective, zero, y, None)
         # The others wait in a state of their own structure, so that the whole has a fixed one.
         others = [
             jax.tree.map(
                 lambda s: jnp.zeros(s.shape, s.dtype),
-                eqx.filter_eval_shape(march.start, objective, jnp.asarray(0.0), y, first.t),
+                eqx.filter_eval_shape(march.start, objective, zero, y, first.t),
             )
             for march in self.marches[1:]
         ]
-        zero = jnp.asarray(0)
+        none = jnp.asarray(0)
         used = jnp.zeros(len(self.marches), int)
-        return MethodState((first, *others), zero, zero, zero, zero, zero, used)
+        return MethodState((first, *others), none, none, none, none, none, used)
 
     def now(self, state: MethodState) -> tuple[March, MarchState]:
         """The march under way and where it stands."""
@@ -76,6 +77,7 @@ class Method(eqx.Module):
         stretch.
         """
         limit = attempts(self, state) + budget
+        target = jnp.asarray(target, self.marches[0].rtol.dtype)
         while True:
             march, now = self.now(state)
             patient = eqx.tree_at(lambda m: m.patience, march, self._patience(state))
@@ -144,12 +146,17 @@ def solver_names(method: Method, state: MethodState) -> str:
 
 
 def choose_method(
-    flow: Flow, solver: diffrax.AbstractSolver | None, rtol: float, atol: float, t_end: float
+    flow: Flow,
+    solver: diffrax.AbstractSolver | None,
+    rtol: float,
+    atol: float,
+    t_end: float,
+    dtype: jnp.dtype,
 ) -> Method:
     """The solver asked for; without one, a classical pair and, where it can help, RKC2."""
 
     def march(candidate, unsuited=never_unsuited):
-        numbers = jnp.asarray([rtol, atol, t_end], float)
+        numbers = jnp.asarray([rtol, atol, t_end], dtype)
         return March(flow, candidate, numbers[0], numbers[1], numbers[2], unsuited)
 
     if solver is not None:

@@ -1,0 +1,380 @@
+"""Lanczos for both ends of the spectrum of a symmetric operator, on flat vectors.
+
+The Krylov space of one random vector approximates both ends of a spectrum at once, from products
+with the matrix alone. Three additions make it fit for use along a trajectory:
+
+- *Full reorthogonalisation, twice.* Without it a converged eigenvalue comes back as a ghost copy.
+- *Stored images.* Beside the basis V the rows W = V H are kept. The space may then begin with any
+  vectors, such as eigenvectors found nearby, and the residual of a Ritz pair is formed from its
+  definition, y W - theta y V, instead of from a recurrence that rounding breaks. The space grows
+  by the residual of the wanted pair that is worst off; from a single start vector all residuals
+  are parallel, and this *is* the Lanczos recurrence.
+- *Thick restart.* A full basis is cut back to its outermost Ritz vectors, so that memory stays at
+  two arrays of `basis_size` rows. Residuals are what they were, and the iteration goes on as if
+  nothing had happened (but for the directions given up).
+
+Sources: Parlett, The Symmetric Eigenvalue Problem (1998), chapters 11-13; Wu and Simon,
+Thick-restart Lanczos method for large symmetric eigenvalue problems, SIAM J. Matrix Anal. Appl. 22
+(2000); Stathopoulos, Saad and Wu, Dynamic thick restarting of the Davidson and the implicitly
+restarted Arnoldi methods, SIAM J. Sci. Comput. 19 (1998).
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+# Steps along the Krylov space of the fresh random vector before a residual may end the search.
+# They are what finds a direction that no vector of a warm start points to.
+_EXPLORATION = 4
+
+# Accelerators may round float32 factors to fewer digits unless told not to.
+_matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+
+
+class Wanted(eqx.Module):
+    """How many eigenvalues at each end, and how many vectors next in line to hand back."""
+
+    largest: int = eqx.field(static=True)
+    smallest: int = eqx.field(static=True)
+    spare: int = eqx.field(static=True, default=0)
+
+    @property
+    def count(self) -> int:
+        """Number of wanted eigenvalues."""
+        return self.largest + self.smallest
+
+    @property
+    def spares(self) -> int:
+        """Number of vectors next in line: `spare` at each end where anything is wanted."""
+        return self.spare * ((self.largest > 0) + (self.smallest > 0))
+
+    def positions(self, count: Int[Array, ""]) -> Int[Array, "wanted"]:
+        """Places of the wanted among `count` values in increasing order, outermost first."""
+        high = count - 1 - jnp.arange(self.largest)
+        return jnp.clip(jnp.concatenate([high, jnp.arange(self.smallest)]), 0, count - 1)
+
+    def spare_positions(self, count: Int[Array, ""]) -> Int[Array, "spares"]:
+        """Places of the vectors next in line."""
+        high = count - 1 - self.largest - jnp.arange(self.spare if self.largest else 0)
+        low = self.smallest + jnp.arange(self.spare if self.smallest else 0)
+        return jnp.clip(jnp.concatenate([high, low]), 0, count - 1)
+
+
+class Ritz(eqx.Module):
+    """What was found.
+
+    `residual` is |H v - value v| with |v| = 1 in exact arithmetic, bounded from the computed one
+    and the `rounding` of a product. `krylov` is the dimension of the Krylov space of a uniformly
+    random vector that the search is known to contain.
+    """
+
+    value: Float[Array, "wanted"]
+    residual: Float[Array, "wanted"]
+    vectors: Float[Array, "wanted parameters"]
+    spare: Float[Array, "spares parameters"]
+    spread: Float[Array, ""]
+    scale: Float[Array, ""]
+    rounding: Float[Array, ""]
+    products: Int[Array, ""]
+    krylov: Int[Array, ""]
+    finite: Bool[Array, ""]
+
+
+class _Search(eqx.Module):
+    """The first `filled` rows of `basis` are orthonormal, the first `imaged` have their images.
+
+    `projected[i, j]` is basis[i] . images[j], not symmetrised: what it lacks in symmetry tells
+    how exact the products are. `direction` is where the space grows next.
+    """
+
+    basis: Float[Array, "rows parameters"]
+    images: Float[Array, "rows parameters"]
+    projected: Float[Array, "rows rows"]
+    direction: Float[Array, "parameters"]
+    filled: Int[Array, ""]
+    imaged: Int[Array, ""]
+    products: Int[Array, ""]
+    expansions: Int[Array, ""]
+    residual: Float[Array, "wanted"]
+    scale: Float[Array, ""]
+    rounding: Float[Array, ""]
+    finite: Bool[Array, ""]
+
+
+def rows_needed(wanted: Wanted, start: int, parameters: int) -> int:
+    """The default number of rows of the basis: modest, as memory is twice this many vectors."""
+    room = 2 * (wanted.count + wanted.spares) + start + _EXPLORATION
+    return min(parameters, max(32, 8 + room))
+
+
+def lanczos(
+    matvec: Callable[[Float[Array, "parameters"]], Float[Array, "parameters"]],
+    start: Float[Array, "vectors parameters"],
+    key: PRNGKeyArray,
+    *,
+    wanted: Wanted,
+    rows: int,
+    tolerance: Float[Array, ""] | float,
+    max_products: Int[Array, ""] | int,
+    eps: float,
+) -> Ritz:
+    """Outermost eigenpairs of the symmetric `matvec`; see the head of this module.
+
+    `start` holds vectors to begin with, zero rows for none; their lengths do not matter. `rows` is
+    the size of the basis: with `rows` equal to the dimension, the search goes on until the space
+    is everything. `tolerance` is relative to the largest |Ritz value|. `eps` is the rounding unit
+    of a product. Make sure that `wanted.count <= min(rows, max_products)`.
+    """
+    parameters = start.shape[1]
+    everything = rows >= parameters
+    search, blank = _begin(start, jr.fold_in(key, 0), wanted, rows)
+
+    def finished(s: _Search) -> Bool[Array, ""]:
+        queue_empty = s.imaged == s.filled
+        if everything:
+            done = s.imaged == parameters
+        else:
+            accurate = jnp.max(s.residual) <= jnp.maximum(tolerance * s.scale, s.rounding)
+            done = accurate & (s.imaged >= wanted.count) & (s.expansions >= _EXPLORATION)
+        return (queue_empty & done) | (s.products >= max_products) | ~s.finite
+
+    def step(s: _Search) -> _Search:
+        fresh = s.imaged == s.filled
+        vector = jax.lax.cond(
+            fresh,
+            lambda: _expansion(s, jr.fold_in(key, 1 + s.products), eps),
+            lambda: s.basis[s.imaged],
+        )
+        basis = s.basis.at[s.imaged].set(vector)
+        image = matvec(vector)
+        images = s.images.at[s.imaged].set(image)
+        # Rows beyond `imaged` of `images` are zero, and those of `basis` have no image yet: both
+        # leave entries of `projected` that are not looked at before they are complete.
+        projected = s.projected.at[:, s.imaged].set(_matmul(basis, image))
+        projected = projected.at[s.imaged].set(_matmul(images, vector))
+        grown = _Search(
+            basis=basis,
+            images=images,
+            projected=projected,
+            direction=image,
+            filled=jnp.where(fresh, s.filled + 1, s.filled),
+            imaged=s.imaged + 1,
+            products=s.products + 1,
+            expansions=s.expansions + fresh,
+            residual=s.residual,
+            scale=s.scale,
+            rounding=s.rounding,
+            finite=jnp.all(jnp.isfinite(image)),
+        )
+        return _judged(grown, wanted, eps)
+
+    def cycle(s: _Search) -> _Search:
+        s = jax.lax.while_loop(lambda s: ~finished(s) & (s.imaged < rows), step, s)
+        return s if everything else _restarted(s, wanted, finished(s))
+
+    # In a basis of everything there is nothing to restart.
+    search = cycle(search) if everything else _repeat(cycle, finished, search)
+    chain = jnp.where(blank & (_block(wanted) == 1), search.products, 1 + search.expansions)
+    longest = jnp.where(blank & (_block(wanted) == 1), rows, 1 + _EXPLORATION)
+    return _result(search, wanted, jnp.minimum(chain, longest))
+
+
+def _repeat(cycle, finished, search):
+    return jax.lax.while_loop(lambda s: ~finished(s), cycle, search)
+
+
+def _block(wanted: Wanted) -> int:
+    """Random vectors of a cold start: one of them sees only one copy of a multiple eigenvalue."""
+    return max(wanted.largest, wanted.smallest)
+
+
+def _begin(start, key, wanted, rows) -> tuple[_Search, Bool[Array, ""]]:
+    """A basis of the start vectors that are independent, and random ones; no images yet."""
+    parameters = start.shape[1]
+    dtype = start.dtype
+    threshold = jnp.sqrt(jnp.finfo(dtype).eps)
+
+    def append(state, vector, welcome):
+        basis, filled = state
+        size = jnp.linalg.norm(vector)
+        unit, remainder = _orthonormalised(vector / jnp.where(size > 0, size, 1), basis)
+        accepted = welcome & (remainder > threshold) & (filled < rows)
+        row = jnp.minimum(filled, rows - 1)
+        basis = basis.at[row].set(jnp.where(accepted, unit, basis[row]))
+        return basis, filled + accepted
+
+    state = (jnp.zeros((rows, parameters), dtype), jnp.asarray(0))
+    if start.shape[0]:
+        state = jax.lax.fori_loop(
+            0, start.shape[0], lambda i, s: append(s, start[i], jnp.asarray(True)), state
+        )
+    given = state[1]
+    missing = jnp.maximum(_block(wanted) - given, 1)
+
+    def random(i, s):
+        return append(s, jr.normal(jr.fold_in(key, i), (parameters,), dtype), i < missing)
+
+    basis, filled = jax.lax.fori_loop(0, _block(wanted), random, state)
+    zero = jnp.zeros((), dtype)
+    search = _Search(
+        basis=basis,
+        images=jnp.zeros_like(basis),
+        projected=jnp.zeros((rows, rows), dtype),
+        direction=jnp.zeros(parameters, dtype),
+        filled=filled,
+        imaged=jnp.asarray(0),
+        products=jnp.asarray(0),
+        expansions=jnp.asarray(0),
+        residual=jnp.full(wanted.count, jnp.inf, dtype),
+        scale=zero,
+        rounding=zero,
+        finite=jnp.asarray(True),
+    )
+    return search, given == 0
+
+
+def _orthonormalised(vector, basis):
+    """The unit vector along what `basis` lacks of `vector`, and the length of that part.
+
+    Twice: what the first pass leaves can be short, and its rounding errors then are not small
+    beside it.
+    """
+
+    def projected_out(v):
+        v = v - _matmul(_matmul(basis, v), basis)
+        size = jnp.linalg.norm(v)
+        return v / jnp.where(size > 0, size, 1), size
+
+    unit, first = projected_out(vector)
+    unit, second = projected_out(unit)
+    return unit, first * second
+
+
+def _expansion(s: _Search, key, eps):
+    """The next basis vector: along `direction`, or random when the space is invariant."""
+    unit, size = _orthonormalised(s.direction, s.basis)
+    noise = 16 * eps * s.scale
+
+    def random():
+        return _orthonormalised(jr.normal(key, unit.shape, unit.dtype), s.basis)[0]
+
+    return jax.lax.cond(size <= noise, random, lambda: unit)
+
+
+def _rayleigh_ritz(s: _Search):
+    """Ritz values in increasing order and their coefficients, in columns; unused rows last."""
+    rows = s.projected.shape[0]
+    used = jnp.arange(rows) < s.imaged
+    square = used[:, None] & used[None, :]
+    symmetric = jnp.where(square, (s.projected + s.projected.T) / 2, 0)
+    bound = jnp.max(jnp.sum(jnp.abs(symmetric), axis=1))
+    # Placeholders above every eigenvalue (Gershgorin), yet not so far that they cost digits.
+    above = jnp.where(bound > 0, 2 * bound, 1)
+    finite = jnp.all(jnp.isfinite(symmetric))
+    matrix = jnp.where(finite, symmetric + jnp.diag(jnp.where(used, 0, above)), jnp.eye(rows))
+    return jnp.linalg.eigh(matrix, symmetrize_input=False)
+
+
+def _pairs(s: _Search, values, coefficients, positions):
+    """Unit Ritz vectors, their values, and the vectors H v - value v, one pair a row."""
+    chosen = coefficients[:, positions].T
+    vectors = _matmul(chosen, s.basis)
+    size = jnp.linalg.norm(vectors, axis=1, keepdims=True)
+    size = jnp.where(size > 0, size, 1)
+    value = values[positions]
+    residuals = (_matmul(chosen, s.images) - value[:, None] * vectors) / size
+    return value, vectors / size, residuals
+
+
+def _judged(s: _Search, wanted: Wanted, eps: float) -> _Search:
+    """Residuals of the wanted pairs, and the direction in which the worst one improves."""
+    values, coefficients = _rayleigh_ritz(s)
+    used = jnp.arange(values.shape[0]) < s.imaged
+    scale = jnp.max(jnp.where(used, jnp.abs(values), 0))
+    _, _, residuals = _pairs(s, values, coefficients, wanted.positions(s.imaged))
+    size = jnp.linalg.norm(residuals, axis=1)
+    explores = (s.expansions < _EXPLORATION) | (s.imaged < s.filled)
+    return eqx.tree_at(
+        lambda t: (t.residual, t.scale, t.rounding, t.direction),
+        s,
+        (
+            size,
+            scale,
+            _rounding(s, scale, eps),
+            jnp.where(explores, s.direction, residuals[jnp.argmax(size)]),
+        ),
+    )
+
+
+def _rounding(s: _Search, scale, eps):
+    """The length of the rounding error of one product with a unit vector, estimated.
+
+    Exact products make `projected` symmetric. Errors of length e in all directions alike leave an
+    asymmetry of about e sqrt(2 / parameters) in each entry; so e is read off it, on top of the
+    rounding of the last operation. It is what a float32 network really loses, cancellation
+    between samples and layers included.
+    """
+    parameters = s.basis.shape[1]
+    used = jnp.arange(s.projected.shape[0]) < s.imaged
+    square = used[:, None] & used[None, :]
+    asymmetry = jnp.where(square, s.projected - s.projected.T, 0)
+    pairs = jnp.maximum(s.imaged * (s.imaged - 1), 1)
+    typical = jnp.sqrt(jnp.sum(asymmetry**2) / pairs)
+    return 8 * eps * scale + 2 * jnp.sqrt(parameters / 2) * typical
+
+
+def _restarted(s: _Search, wanted: Wanted, finished) -> _Search:
+    """The same search with a basis of its outermost Ritz vectors, unless it has ended."""
+    rows = s.basis.shape[0]
+    low, high = _kept(wanted, rows)
+    kept = low + high
+    values, coefficients = _rayleigh_ritz(s)
+    # An ended search keeps every row: only the numbers of rows in use tell the two cases apart.
+    places = jnp.concatenate([jnp.arange(low), rows - high + jnp.arange(high)])
+    turn = jnp.zeros_like(coefficients).at[:, :kept].set(coefficients[:, places])
+    turn = jnp.where(finished, jnp.eye(rows, dtype=turn.dtype), turn)
+    basis, images = _matmul(turn.T, s.basis), _matmul(turn.T, s.images)
+    return eqx.tree_at(
+        lambda t: (t.basis, t.images, t.projected, t.filled, t.imaged),
+        s,
+        (
+            basis,
+            images,
+            _matmul(basis, images.T),
+            jnp.where(finished, s.filled, kept),
+            jnp.where(finished, s.imaged, kept),
+        ),
+    )
+
+
+def _kept(wanted: Wanted, rows: int) -> tuple[int, int]:
+    """Ritz vectors to keep at the low and the high end: about half the basis, in proportion."""
+    kept = max(rows // 2, wanted.count + wanted.spares)
+    low = wanted.smallest + (wanted.spare if wanted.smallest else 0)
+    high = wanted.largest + (wanted.spare if wanted.largest else 0)
+    rest = kept - low - high
+    share = rest * wanted.smallest // wanted.count
+    return low + share, high + rest - share
+
+
+def _result(s: _Search, wanted: Wanted, krylov) -> Ritz:
+    values, coefficients = _rayleigh_ritz(s)
+    value, vectors, residuals = _pairs(s, values, coefficients, wanted.positions(s.imaged))
+    spare = coefficients[:, wanted.spare_positions(s.imaged)].T
+    return Ritz(
+        value=value,
+        residual=jnp.linalg.norm(residuals, axis=1) + s.rounding,
+        vectors=vectors,
+        spare=_matmul(spare, s.basis),
+        spread=values[jnp.maximum(s.imaged - 1, 0)] - values[0],
+        scale=s.scale,
+        rounding=s.rounding,
+        products=s.products,
+        krylov=krylov,
+        finite=s.finite,
+    )

@@ -1,0 +1,1 @@
+"""Independent references: closed forms and brute force, none of it built on the library."""

@@ -1,0 +1,86 @@
+"""Comparisons against distances computed by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import thalweg as tw
+
+from . import problems
+
+
+def flat(params, i):
+    return np.concatenate([np.asarray(x[i]).ravel() for x in jax.tree.leaves(params)])
+
+
+@pytest.fixture(scope="module")
+def pair():
+    objective, params = problems.small_objective()
+    run = tw.descend(tw.GradientDescent(0.05), objective, params, 80, save_every=20)
+    flow = tw.integrate(tw.GradientFlow(), objective, params, save_at=run.times, rtol=1e-5)
+    return objective, params, run, flow
+
+
+def test_distances(pair):
+    objective, _, run, flow = pair
+    gap = tw.compare(run, flow)
+    np.testing.assert_allclose(gap.times, run.times)
+    for i in range(len(run.times)):
+        a, b = flat(run.params, i), flat(flow.params, i)
+        assert gap.distance[i] == pytest.approx(np.linalg.norm(a - b), rel=1e-12, abs=1e-15)
+        assert gap.moved[i] == pytest.approx(np.linalg.norm(b - flat(flow.params, 0)), rel=1e-12)
+        assert gap.error[i] == flow.error[i]
+        here = jax.tree.map(lambda x, i=i: x[i], run.params)
+        there = jax.tree.map(lambda x, i=i: x[i], flow.params)
+        apart = np.asarray(objective.predictions(here) - objective.predictions(there))
+        rms = np.sqrt((apart**2).sum(axis=1).mean())
+        assert gap.prediction_distance[i] == pytest.approx(rms, rel=1e-10, abs=1e-14)
+        assert gap.loss_difference[i] == pytest.approx(
+            float(objective.value(here) - objective.value(there)), abs=1e-14
+        )
+    assert np.isnan(gap.relative[0])
+    np.testing.assert_allclose(gap.relative[1:], gap.distance[1:] / gap.moved[1:])
+
+
+def test_error_bars_cover_what_a_better_flow_shows(pair):
+    objective, params, run, flow = pair
+    better = tw.integrate(tw.GradientFlow(), objective, params, save_at=run.times, rtol=1e-11)
+    rough, fine = tw.compare(run, flow), tw.compare(run, better)
+    assert np.all(np.abs(rough.distance - fine.distance) <= rough.error)
+    assert np.all(np.abs(rough.loss_difference - fine.loss_difference) <= rough.loss_error + 1e-15)
+    shift = np.abs(rough.prediction_distance - fine.prediction_distance)
+    assert np.all(shift <= rough.prediction_error + 1e-15)
+    assert rough.prediction_error[-1] < 1e-2
+
+
+def test_only_common_times_are_compared(pair):
+    objective, params, run, _ = pair
+    times = np.union1d(np.asarray(run.times)[1::2], [0.33, 0.77])
+    flow = tw.integrate(tw.GradientFlow(), objective, params, save_at=times)
+    np.testing.assert_allclose(tw.compare(run, flow).times, np.asarray(run.times)[1::2])
+    stranger = tw.integrate(tw.GradientFlow(), objective, params, save_at=[0.123])
+    with pytest.raises(ValueError, match=r"save_at=run\.times"):
+        tw.compare(run, stranger)
+
+
+def test_two_flows_add_their_errors(pair):
+    objective, params, run, flow = pair
+    other = tw.integrate(tw.GradientFlow(), objective, params, save_at=run.times, rtol=1e-4)
+    np.testing.assert_allclose(tw.compare(other, flow).error, other.error + flow.error)
+
+
+def test_structures_must_agree(pair):
+    _, _, run, flow = pair
+    odd = tw.Trajectory(
+        flow.times,
+        {"w": jnp.zeros((5, 2))},
+        flow.observables,
+        flow.error,
+        None,
+        flow.status,
+        flow.stats,
+        flow.dynamics,
+    )
+    with pytest.raises(ValueError, match="structures"):
+        tw.compare(run, odd)
