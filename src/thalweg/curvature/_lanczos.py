@@ -70,7 +70,7 @@ class Ritz(eqx.Module):
 
     `residual` is |H v - value v| with |v| = 1 in exact arithmetic, bounded from the computed one
     and the `rounding` of a product. `krylov` is the dimension of the Krylov space of a uniformly
-    random vector that the search is known to contain.
+    random vector that the searched space contains, where that is known (1 otherwise).
     """
 
     value: Float[Array, "wanted"]
@@ -106,10 +106,11 @@ class _Search(eqx.Module):
     finite: Bool[Array, ""]
 
 
-def rows_needed(wanted: Wanted, start: int, parameters: int) -> int:
-    """The default number of rows of the basis: modest, as memory is twice this many vectors."""
-    room = 2 * (wanted.count + wanted.spares) + start + _EXPLORATION
-    return min(parameters, max(32, 8 + room))
+def rows_needed(wanted: Wanted, start: int, parameters: int, *, least: bool = False) -> int:
+    """The default number of rows of the basis (memory is twice this many vectors), or the least."""
+    # What a restart keeps, or what the search starts with, and room to explore from there.
+    held = max(wanted.count + wanted.spares, start + _block(wanted)) + _EXPLORATION
+    return min(parameters, held if least else max(32, 2 * held))
 
 
 def lanczos(
@@ -132,14 +133,16 @@ def lanczos(
     """
     parameters = start.shape[1]
     everything = rows >= parameters
-    search, blank = _begin(start, jr.fold_in(key, 0), wanted, rows)
+    search, cold = _begin(start, jr.fold_in(key, 0), wanted, rows)
 
     def finished(s: _Search) -> Bool[Array, ""]:
         queue_empty = s.imaged == s.filled
         if everything:
             done = s.imaged == parameters
         else:
-            accurate = jnp.max(s.residual) <= jnp.maximum(tolerance * s.scale, s.rounding)
+            # The rounding of a product is part of the residual, and nothing gets below it.
+            goal = jnp.maximum(tolerance * s.scale - s.rounding, s.rounding)
+            accurate = jnp.max(s.residual) <= goal
             done = accurate & (s.imaged >= wanted.count) & (s.expansions >= _EXPLORATION)
         return (queue_empty & done) | (s.products >= max_products) | ~s.finite
 
@@ -174,18 +177,16 @@ def lanczos(
         return _judged(grown, wanted, eps)
 
     def cycle(s: _Search) -> _Search:
-        s = jax.lax.while_loop(lambda s: ~finished(s) & (s.imaged < rows), step, s)
-        return s if everything else _restarted(s, wanted, finished(s))
+        s = jax.lax.cond(s.imaged == rows, lambda s: _restarted(s, wanted), lambda s: s, s)
+        return jax.lax.while_loop(lambda s: ~finished(s) & (s.imaged < rows), step, s)
 
-    # In a basis of everything there is nothing to restart.
-    search = cycle(search) if everything else _repeat(cycle, finished, search)
-    chain = jnp.where(blank & (_block(wanted) == 1), search.products, 1 + search.expansions)
-    longest = jnp.where(blank & (_block(wanted) == 1), rows, 1 + _EXPLORATION)
-    return _result(search, wanted, jnp.minimum(chain, longest))
-
-
-def _repeat(cycle, finished, search):
-    return jax.lax.while_loop(lambda s: ~finished(s), cycle, search)
+    # A basis of everything never restarts.
+    if everything:
+        search = jax.lax.while_loop(lambda s: ~finished(s), step, search)
+    else:
+        search = jax.lax.while_loop(lambda s: ~finished(s), cycle, search)
+    single = cold & (_block(wanted) == 1)
+    return _result(search, wanted, jnp.where(single, jnp.minimum(search.products, rows), 1))
 
 
 def _block(wanted: Wanted) -> int:
@@ -306,7 +307,7 @@ def _judged(s: _Search, wanted: Wanted, eps: float) -> _Search:
             size,
             scale,
             _rounding(s, scale, eps),
-            jnp.where(explores, s.direction, residuals[jnp.argmax(size)]),
+            jnp.where(explores, s.direction, jnp.sum(residuals,axis=0)),
         ),
     )
 
@@ -328,27 +329,19 @@ def _rounding(s: _Search, scale, eps):
     return 8 * eps * scale + 2 * jnp.sqrt(parameters / 2) * typical
 
 
-def _restarted(s: _Search, wanted: Wanted, finished) -> _Search:
-    """The same search with a basis of its outermost Ritz vectors, unless it has ended."""
+def _restarted(s: _Search, wanted: Wanted) -> _Search:
+    """A full basis cut back to its outermost Ritz vectors."""
     rows = s.basis.shape[0]
     low, high = _kept(wanted, rows)
-    kept = low + high
-    values, coefficients = _rayleigh_ritz(s)
-    # An ended search keeps every row: only the numbers of rows in use tell the two cases apart.
-    places = jnp.concatenate([jnp.arange(low), rows - high + jnp.arange(high)])
-    turn = jnp.zeros_like(coefficients).at[:, :kept].set(coefficients[:, places])
-    turn = jnp.where(finished, jnp.eye(rows, dtype=turn.dtype), turn)
-    basis, images = _matmul(turn.T, s.basis), _matmul(turn.T, s.images)
+    _, coefficients = _rayleigh_ritz(s)
+    chosen = jnp.concatenate([coefficients[:, :low], coefficients[:, rows - high :]], axis=1).T
+    basis = jnp.zeros_like(s.basis).at[: low + high].set(_matmul(chosen, s.basis))
+    images = jnp.zeros_like(s.images).at[: low + high].set(_matmul(chosen, s.images))
+    kept = jnp.asarray(low + high)
     return eqx.tree_at(
         lambda t: (t.basis, t.images, t.projected, t.filled, t.imaged),
         s,
-        (
-            basis,
-            images,
-            _matmul(basis, images.T),
-            jnp.where(finished, s.filled, kept),
-            jnp.where(finished, s.imaged, kept),
-        ),
+        (basis, images, _matmul(basis, images.T), kept, kept),
     )
 
 

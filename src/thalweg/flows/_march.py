@@ -48,9 +48,9 @@ def never_unsuited(
 class March(eqx.Module):
     """A flow, a solver and the tolerances: everything a march needs except where it stands.
 
-    `unsuited(state, h, dense_info, solver_state)` says whether an accepted step of length `h` was
-    one that another method would have made better; after `patience` of those in a row
-    the march comes to rest.
+    `unsuited(state, h, dense_info, solver_state)` says whether an attempted step of length `h` was
+    one that another method would have made better; the march comes to rest when `patience` more of
+    its attempts were of that kind than were not.
     """
 
     flow: Flow
@@ -169,7 +169,7 @@ def _to(march, objective, state, target, budget):
             evaluations=state.evaluations + cost,
             steps=state.steps + keep,
             rejected=state.rejected + ~keep,
-            unsuited=kept(jnp.where(amiss, state.unsuited + 1, 0), state.unsuited),
+            unsuited=jnp.maximum(state.unsuited + jnp.where(amiss, 1, -1), 0),
             stalled=(h <= smallest) & (t < march.t_end),
         )
         return new, left - 1

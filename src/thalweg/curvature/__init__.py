@@ -1,0 +1,6 @@
+"""Curvature: extreme eigenvalues of the Hessian, as intervals."""
+
+from ._eigenvalues import Eigenvalues as Eigenvalues
+from ._extreme import Carry as Carry
+from ._extreme import ExtremeEigenvalues as ExtremeEigenvalues
+from ._extreme import extreme_eigenvalues as extreme_eigenvalues

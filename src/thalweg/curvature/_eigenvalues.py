@@ -1,0 +1,96 @@
+"""Eigenvalues with the intervals that hold them."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+# Kuczynski and Wozniakowski's constant.
+_FAILURE = 1.648
+
+
+class Eigenvalues(eqx.Module):
+    """Extreme eigenvalues of a Hessian: the largest in decreasing order, then the smallest in
+    increasing order.
+
+    - `value`: shape `(values,)`.
+    - `residual`: `|H v - value v|` for the unit vector beside it, rounding of the products
+        included. Since H is symmetric, `[value - residual, value + residual]` holds an eigenvalue
+        (Parlett, The Symmetric Eigenvalue Problem, theorem 4.5.1).
+    - `vectors`: unit vectors with the structure of the parameters, each leaf with a leading axis
+        of values.
+    - `converged`: whether each residual is within the tolerance that was asked for.
+    - `products`: Hessian-vector products spent. Each costs 2 gradients.
+
+    The theorem promises *an* eigenvalue in the interval. That it is the extreme one, no number of
+    products can prove (short of as many as there are parameters); what is known about values
+    further out is in `unseen`.
+    """
+
+    value: Float[Array, "values"]
+    residual: Float[Array, "values"]
+    vectors: PyTree[Float[Array, "values ..."]]
+    converged: Bool[Array, "values"]
+    products: Int[Array, ""]
+    spread: Float[Array, ""]
+    krylov: Int[Array, ""]
+    parameters: int = eqx.field(static=True)
+    counts: tuple[int, int] = eqx.field(static=True)
+
+    @property
+    def lower(self) -> Float[Array, "values"]:
+        """Lower ends of the intervals."""
+        return self.value - self.residual
+
+    @property
+    def upper(self) -> Float[Array, "values"]:
+        """Upper ends of the intervals."""
+        return self.value + self.residual
+
+    @property
+    def largest(self) -> "Eigenvalues":
+        """The largest ones alone, in decreasing order."""
+        return self._part(slice(0, self.counts[0]), (self.counts[0], 0))
+
+    @property
+    def smallest(self) -> "Eigenvalues":
+        """The smallest ones alone, in increasing order."""
+        return self._part(slice(self.counts[0], None), (0, self.counts[1]))
+
+    def unseen(self, failure: float = 0.01) -> Float[Array, ""]:
+        """How far an eigenvalue can lie outside all values found, except with probability
+        `failure` over the random start vector.
+
+        Zero after as many products as parameters; infinite where nothing can be said, which is so
+        for warm starts, for more than one eigenvalue at an end, and after too few products.
+
+        From Kuczynski and Wozniakowski, Estimating the largest eigenvalue by the power and Lanczos
+        algorithms with a random start, SIAM J. Matrix Anal. Appl. 13 (1992), theorem 4.2: in n
+        dimensions, the Krylov space of dimension k misses either end of the spectrum by more than
+        a fraction e of its true width with a probability of at most
+        `1.648 sqrt(n) exp(-(2k - 1) sqrt(e))`. Both ends share `failure`.
+
+        **Raises:** ValueError for a `failure` outside (0, 1).
+        """
+        if not 0 < failure < 1:
+            raise ValueError(f"failure: a probability in (0, 1) is needed, got {failure}.")
+        logarithm = jnp.log(2 * _FAILURE * jnp.sqrt(self.parameters) / failure)
+        fraction = (logarithm / (2 * self.krylov - 1)) ** 2
+        # `spread` is the width as found, at least 1 - 2 e of the true width.
+        certain = self.krylov >= self.parameters
+        known = fraction < 0.5
+        margin = fraction / jnp.where(known, 1 - 2 * fraction, 1) * self.spread
+        return jnp.where(certain, 0, jnp.where(known, margin, jnp.inf))
+
+    def _part(self, rows: slice, counts: tuple[int, int]) -> "Eigenvalues":
+        return Eigenvalues(
+            value=self.value[rows],
+            residual=self.residual[rows],
+            vectors=jax.tree.map(lambda v: v[rows], self.vectors),
+            converged=self.converged[rows],
+            products=self.products,
+            spread=self.spread,
+            krylov=self.krylov,
+            parameters=self.parameters,
+            counts=counts,
+        )
