@@ -89,6 +89,11 @@ class Resumable(Protocol[State]):
         """The landscape it is followed on."""
         ...
 
+    @property
+    def params(self) -> PyTree:
+        """The parameters that it starts from."""
+        ...
+
     def initial(self) -> State:
         """The state before anything was computed."""
         ...

@@ -3,4 +3,5 @@
 from ._eigenvalues import Eigenvalues as Eigenvalues
 from ._extreme import Carry as Carry
 from ._extreme import ExtremeEigenvalues as ExtremeEigenvalues
+from ._extreme import HasHessian as HasHessian
 from ._extreme import extreme_eigenvalues as extreme_eigenvalues

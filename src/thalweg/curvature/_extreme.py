@@ -1,6 +1,6 @@
 """The extreme eigenvalues of the Hessian at one point, and along a trajectory."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import equinox as eqx
 import jax
@@ -12,15 +12,22 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from .._checks import check_positive
 from .._trees import check_params, tree_size
-from ..objective import Objective
 from ._eigenvalues import Eigenvalues
 from ._lanczos import Wanted, lanczos, rows_needed
 
 _MAX_PRODUCTS = 1000
 
 
+class HasHessian(Protocol):
+    """What can be searched: an `Objective`, or anything else with Hessian-vector products."""
+
+    def hvp(self, params: PyTree, vector: PyTree) -> PyTree:
+        """The product with `vector`: linear, symmetric, and open to tracing by JAX."""
+        ...
+
+
 def extreme_eigenvalues(
-    objective: Objective,
+    objective: HasHessian,
     params: PyTree,
     largest: int = 1,
     smallest: int = 1,
@@ -34,14 +41,14 @@ def extreme_eigenvalues(
     """The `largest` largest and the `smallest` smallest eigenvalues of the Hessian at `params`.
 
     Lanczos with full reorthogonalisation and thick restarts. Every value comes with its residual:
-    an interval that holds an eigenvalue, whether or not the tolerance was reached. With no more
-    parameters than `basis_size`, the whole space is searched, and the values are the extreme ones
-    without doubt.
+    an interval that holds an eigenvalue, whether or not the tolerance was reached. The search ends
+    when neither the wanted values nor the one next in line, whose interval might still reach
+    beyond them, need more work. With no more parameters than `basis_size` the whole space is
+    searched, and the values are the extreme ones without doubt.
 
     **Arguments:**
 
-    - `objective`: anything with a method `hvp(params, vector)` that is linear and symmetric in
-        `vector` and can be traced by JAX.
+    - `objective`: an `Objective`, or anything else with a method `hvp(params, vector)`.
     - `tolerance`: residuals to reach, relative to the largest absolute eigenvalue.
     - `start`: eigenvalues found nearby, or vectors with the structure of `params` and a leading
         axis. Fresh random vectors are mixed in all the same, so that a direction that none of them
@@ -102,7 +109,7 @@ class ExtremeEigenvalues(eqx.Module):
         _count(self.smallest, "smallest")
         check_positive(self.tolerance, "tolerance")
 
-    def initial(self, objective: Objective, params: PyTree) -> "Carry":
+    def initial(self, objective: HasHessian, params: PyTree) -> "Carry":
         """What to carry into the first search: nothing found yet."""
         del objective
         check_params(params)
@@ -112,7 +119,7 @@ class ExtremeEigenvalues(eqx.Module):
         return Carry(vectors=vectors, searches=jnp.asarray(0))
 
     def __call__(
-        self, objective: Objective, params: PyTree, carry: "Carry"
+        self, objective: HasHessian, params: PyTree, carry: "Carry"
     ) -> tuple[Eigenvalues, "Carry"]:
         """The eigenvalues at `params`, and what to carry into the next search."""
         check_params(params)
@@ -133,8 +140,7 @@ class ExtremeEigenvalues(eqx.Module):
     def _wanted(self, params: PyTree) -> Wanted:
         wanted = Wanted(self.largest, self.smallest)
         _check_fit(wanted, params)
-        # No vector is next in line where all of them are wanted.
-        return Wanted(self.largest, self.smallest, spare=int(wanted.count + 2 <= tree_size(params)))
+        return wanted
 
 
 class Carry(eqx.Module):

@@ -19,6 +19,7 @@ Thick-restart Lanczos method for large symmetric eigenvalue problems, SIAM J. Ma
 restarted Arnoldi methods, SIAM J. Sci. Comput. 19 (1998).
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -37,11 +38,10 @@ _matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 class Wanted(eqx.Module):
-    """How many eigenvalues at each end, and how many vectors next in line to hand back."""
+    """How many eigenvalues at each end; one more there is watched, the next in line."""
 
     largest: int = eqx.field(static=True)
     smallest: int = eqx.field(static=True)
-    spare: int = eqx.field(static=True, default=0)
 
     @property
     def count(self) -> int:
@@ -50,8 +50,8 @@ class Wanted(eqx.Module):
 
     @property
     def spares(self) -> int:
-        """Number of vectors next in line: `spare` at each end where anything is wanted."""
-        return self.spare * ((self.largest > 0) + (self.smallest > 0))
+        """Number of pairs next in line: one at each end where anything is wanted."""
+        return (self.largest > 0) + (self.smallest > 0)
 
     def positions(self, count: Int[Array, ""]) -> Int[Array, "wanted"]:
         """Places of the wanted among `count` values in increasing order, outermost first."""
@@ -59,10 +59,16 @@ class Wanted(eqx.Module):
         return jnp.clip(jnp.concatenate([high, jnp.arange(self.smallest)]), 0, count - 1)
 
     def spare_positions(self, count: Int[Array, ""]) -> Int[Array, "spares"]:
-        """Places of the vectors next in line."""
-        high = count - 1 - self.largest - jnp.arange(self.spare if self.largest else 0)
-        low = self.smallest + jnp.arange(self.spare if self.smallest else 0)
-        return jnp.clip(jnp.concatenate([high, low]), 0, count - 1)
+        """Places of the pairs next in line."""
+        return self._ends(count, self.largest, self.smallest)
+
+    def rivals(self, count: Int[Array, ""]) -> Int[Array, "spares"]:
+        """Places of the wanted pairs that those next in line may overtake."""
+        return self._ends(count, self.largest - 1, self.smallest - 1)
+
+    def _ends(self, count, high, low) -> Int[Array, "spares"]:
+        places = [count - 1 - high] * (self.largest > 0) + [jnp.asarray(low)] * (self.smallest > 0)
+        return jnp.clip(jnp.stack(places), 0, count - 1)
 
 
 class Ritz(eqx.Module):
@@ -89,7 +95,8 @@ class _Search(eqx.Module):
     """The first `filled` rows of `basis` are orthonormal, the first `imaged` have their images.
 
     `projected[i, j]` is basis[i] . images[j], not symmetrised: what it lacks in symmetry tells
-    how exact the products are. `direction` is where the space grows next.
+    how exact the products are. `direction` is where the space grows next, `excess` by how much
+    some residual is still too long (not positive: none is).
     """
 
     basis: Float[Array, "rows parameters"]
@@ -100,7 +107,7 @@ class _Search(eqx.Module):
     imaged: Int[Array, ""]
     products: Int[Array, ""]
     expansions: Int[Array, ""]
-    residual: Float[Array, "wanted"]
+    excess: Float[Array, ""]
     scale: Float[Array, ""]
     rounding: Float[Array, ""]
     finite: Bool[Array, ""]
@@ -140,10 +147,8 @@ def lanczos(
         if everything:
             done = s.imaged == parameters
         else:
-            # The rounding of a product is part of the residual, and nothing gets below it.
-            goal = jnp.maximum(tolerance * s.scale - s.rounding, s.rounding)
-            accurate = jnp.max(s.residual) <= goal
-            done = accurate & (s.imaged >= wanted.count) & (s.expansions >= _EXPLORATION)
+            enough = (s.imaged >= wanted.count) & (s.expansions >= _EXPLORATION)
+            done = enough & (s.excess <= 0)
         return (queue_empty & done) | (s.products >= max_products) | ~s.finite
 
     def step(s: _Search) -> _Search:
@@ -169,12 +174,12 @@ def lanczos(
             imaged=s.imaged + 1,
             products=s.products + 1,
             expansions=s.expansions + fresh,
-            residual=s.residual,
+            excess=s.excess,
             scale=s.scale,
             rounding=s.rounding,
             finite=jnp.all(jnp.isfinite(image)),
         )
-        return _judged(grown, wanted, eps)
+        return _judged(grown, wanted, tolerance, eps)
 
     def cycle(s: _Search) -> _Search:
         s = jax.lax.cond(s.imaged == rows, lambda s: _restarted(s, wanted), lambda s: s, s)
@@ -186,7 +191,8 @@ def lanczos(
     else:
         search = jax.lax.while_loop(lambda s: ~finished(s), cycle, search)
     single = cold & (_block(wanted) == 1)
-    return _result(search, wanted, jnp.where(single, jnp.minimum(search.products, rows), 1))
+    chain = jnp.where(single, jnp.minimum(search.products, rows), 1)
+    return _result(search, wanted, jnp.where(search.imaged == parameters, parameters, chain))
 
 
 def _block(wanted: Wanted) -> int:
@@ -231,7 +237,7 @@ def _begin(start, key, wanted, rows) -> tuple[_Search, Bool[Array, ""]]:
         imaged=jnp.asarray(0),
         products=jnp.asarray(0),
         expansions=jnp.asarray(0),
-        residual=jnp.full(wanted.count, jnp.inf, dtype),
+        excess=jnp.asarray(jnp.inf, dtype),
         scale=zero,
         rounding=zero,
         finite=jnp.asarray(True),
@@ -276,8 +282,9 @@ def _rayleigh_ritz(s: _Search):
     bound = jnp.max(jnp.sum(jnp.abs(symmetric), axis=1))
     # Placeholders above every eigenvalue (Gershgorin), yet not so far that they cost digits.
     above = jnp.where(bound > 0, 2 * bound, 1)
+    placeholders = jnp.diag(jnp.where(used, 0, above))
     finite = jnp.all(jnp.isfinite(symmetric))
-    matrix = jnp.where(finite, symmetric + jnp.diag(jnp.where(used, 0, above)), jnp.eye(rows))
+    matrix = jnp.where(finite, symmetric + placeholders, jnp.eye(rows, dtype=above.dtype))
     return jnp.linalg.eigh(matrix, symmetrize_input=False)
 
 
@@ -292,23 +299,30 @@ def _pairs(s: _Search, values, coefficients, positions):
     return value, vectors / size, residuals
 
 
-def _judged(s: _Search, wanted: Wanted, eps: float) -> _Search:
-    """Residuals of the wanted pairs, and the direction in which the worst one improves."""
+def _judged(s: _Search, wanted: Wanted, tolerance, eps: float) -> _Search:
+    """How far the search has come, and the direction in which the worst pair improves.
+
+    A wanted pair is good when its residual is within the tolerance. The pair next in line is good
+    when its interval does not reach beyond the wanted value: until then it may be the true extreme
+    one, as when an eigenvalue overtakes another along a trajectory.
+    """
     values, coefficients = _rayleigh_ritz(s)
     used = jnp.arange(values.shape[0]) < s.imaged
     scale = jnp.max(jnp.where(used, jnp.abs(values), 0))
-    _, _, residuals = _pairs(s, values, coefficients, wanted.positions(s.imaged))
-    size = jnp.linalg.norm(residuals, axis=1)
+    rounding = _rounding(s, scale, eps)
+    # The rounding of a product is part of every residual, and nothing gets below it.
+    goal = jnp.maximum(tolerance * scale - rounding, rounding)
+    positions, rivals = wanted.positions(s.imaged), wanted.rivals(s.imaged)
+    watched = jnp.concatenate([positions, wanted.spare_positions(s.imaged)])
+    _, _, residuals = _pairs(s, values, coefficients, watched)
+    gap = jnp.abs(values[watched] - values[jnp.concatenate([positions, rivals])])
+    excess = jnp.linalg.norm(residuals, axis=1) - gap - goal
     explores = (s.expansions < _EXPLORATION) | (s.imaged < s.filled)
+    direction = jnp.where(explores, s.direction, residuals[jnp.argmax(excess)])
     return eqx.tree_at(
-        lambda t: (t.residual, t.scale, t.rounding, t.direction),
+        lambda t: (t.excess, t.scale, t.rounding, t.direction),
         s,
-        (
-            size,
-            scale,
-            _rounding(s, scale, eps),
-            jnp.where(explores, s.direction, jnp.sum(residuals,axis=0)),
-        ),
+        (jnp.max(excess), scale, rounding, direction),
     )
 
 
@@ -326,7 +340,7 @@ def _rounding(s: _Search, scale, eps):
     asymmetry = jnp.where(square, s.projected - s.projected.T, 0)
     pairs = jnp.maximum(s.imaged * (s.imaged - 1), 1)
     typical = jnp.sqrt(jnp.sum(asymmetry**2) / pairs)
-    return 8 * eps * scale + 2 * jnp.sqrt(parameters / 2) * typical
+    return 8 * eps * scale + 2 * math.sqrt(parameters / 2) * typical
 
 
 def _restarted(s: _Search, wanted: Wanted) -> _Search:
@@ -347,10 +361,9 @@ def _restarted(s: _Search, wanted: Wanted) -> _Search:
 
 def _kept(wanted: Wanted, rows: int) -> tuple[int, int]:
     """Ritz vectors to keep at the low and the high end: about half the basis, in proportion."""
-    kept = max(rows // 2, wanted.count + wanted.spares)
-    low = wanted.smallest + (wanted.spare if wanted.smallest else 0)
-    high = wanted.largest + (wanted.spare if wanted.largest else 0)
-    rest = kept - low - high
+    low = wanted.smallest + (wanted.smallest > 0)
+    high = wanted.largest + (wanted.largest > 0)
+    rest = max(rows // 2 - low - high, 0)
     share = rest * wanted.smallest // wanted.count
     return low + share, high + rest - share
 

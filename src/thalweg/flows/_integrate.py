@@ -62,7 +62,7 @@ class Integration:
         self.times = _checked_times(save_at)
         self.rtol, self.atol = _checked_tolerances(rtol, atol, params)
         self.objective = objective
-        self._params = params
+        self.params = params
         self._max_steps = max_steps
         self._solution, self._companion = (
             m.choose_method(
@@ -78,7 +78,7 @@ class Integration:
 
     def initial(self) -> IntegrationState:
         """The state at time 0."""
-        y = self.dynamics.initial_state(self._params)
+        y = self.dynamics.initial_state(self.params)
         zero = jnp.asarray(0)
         return IntegrationState(
             zero,

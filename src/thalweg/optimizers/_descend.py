@@ -49,16 +49,16 @@ class Descent:
         self.save_steps = _checked_steps(save_steps)
         self.times = self.save_steps * optimizer.time_per_step
         self.objective = objective
-        self._params = jax.tree.map(jnp.asarray, params)
+        self.params = jax.tree.map(jnp.asarray, params)
 
     def initial(self) -> DescentState:
         """The state at step 0."""
-        loss = _value(self.objective, self._params)
+        loss = _value(self.objective, self.params)
         return DescentState(
             index=jnp.asarray(0),
             k=jnp.asarray(0),
-            params=self._params,
-            optimizer_state=jax.tree.map(jnp.asarray, self.dynamics.init(self._params)),
+            params=self.params,
+            optimizer_state=jax.tree.map(jnp.asarray, self.dynamics.init(self.params)),
             ceiling=_DIVERGED * jnp.maximum(jnp.abs(loss), 1),
             diverged=jnp.asarray(False),
         )

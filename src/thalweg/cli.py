@@ -1,0 +1,176 @@
+"""The command line: `thalweg run`, `resume`, `report`, `init`.
+
+JAX is imported inside the commands, so that help and mistakes are answered at once.
+"""
+
+import sys
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import cyclopts
+from cyclopts import Parameter
+
+app = cyclopts.App(
+    name="thalweg",
+    help="A laboratory for the optimisation dynamics of neural networks.",
+    version=lambda: version("thalweg"),
+    help_format="plaintext",
+)
+
+Quiet = Annotated[bool, Parameter(name="--quiet", negative="")]
+
+
+@app.command
+def run(
+    study: Path | None = None,
+    /,
+    *,
+    out: Annotated[Path | None, Parameter(name="--out")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Carry out a study and write its report.
+
+    Parameters
+    ----------
+    study
+        A TOML file (see `thalweg init`); without one, a small study of embedded digits.
+    out
+        The directory for the results; by default a new one below thalweg-runs.
+    quiet
+        No progress, only the verdict.
+    """
+    from .study.spec import load_spec
+
+    source = study or _embedded()
+    spec, text = load_spec(source)
+    directory = out or _fresh_directory(spec.study.name)
+    _with_jax()
+    from .study import run_text
+
+    try:
+        _finish(run_text(spec, text, directory, _progress(quiet)))
+    except KeyboardInterrupt:
+        _interrupted(directory)
+
+
+@app.command
+def resume(directory: Path, /, *, quiet: Quiet = False) -> None:
+    """Go on with a study that was interrupted, from its last checkpoint.
+
+    Parameters
+    ----------
+    directory
+        The directory of the study.
+    quiet
+        No progress, only the verdict.
+    """
+    _with_jax()
+    from .study import resume as go_on
+
+    try:
+        _finish(go_on(directory, _progress(quiet)))
+    except KeyboardInterrupt:
+        _interrupted(directory)
+
+
+@app.command
+def report(directory: Path, /) -> None:
+    """Write the report again, from the store alone.
+
+    Parameters
+    ----------
+    directory
+        The directory of the study.
+    """
+    from .study.report import write_report
+
+    print(f"report: {write_report(directory)}")
+
+
+@app.command
+def init(file: Path = Path("study.toml"), /) -> None:
+    """Write a commented study to start from.
+
+    Parameters
+    ----------
+    file
+        Where to write it; an existing file is left alone.
+    """
+    if file.exists():
+        raise ValueError(f"{file}: exists already; give another name.")
+    file.write_text(_embedded().read_text(encoding="utf-8"), encoding="utf-8")
+    print(f"wrote {file}; carry it out with: thalweg run {file}")
+
+
+def main() -> None:
+    """Run the command line; mistakes end with one message and exit status 2."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (ValueError, TypeError, OSError) as error:
+        _complain(str(error))
+        sys.exit(2)
+
+
+def _complain(message: str) -> None:
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print("[bold red]error:[/]", end=" ")
+    console.print(message, markup=False)
+
+
+def _interrupted(directory: Path) -> None:
+    _complain(f"interrupted; go on with: thalweg resume {directory}")
+    sys.exit(130)
+
+
+def _with_jax() -> None:
+    """Import JAX in the precision that studies are made for."""
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+
+
+def _progress(quiet: bool):
+    from .study.progress import Silent, for_stream
+
+    return Silent() if quiet else for_stream(sys.stderr)
+
+
+def _embedded() -> Path:
+    return Path(str(files("thalweg.study").joinpath("first_light.toml")))
+
+
+def _fresh_directory(name: str) -> Path:
+    stem = "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-") or "study"
+    base = Path("thalweg-runs")
+    number = 1
+    while (base / f"{stem}-{number}").exists():
+        number += 1
+    return base / f"{stem}-{number}"
+
+
+def _finish(report_path: Path) -> None:
+    """Print the verdict, and where the report is."""
+    import json
+
+    from rich.console import Console
+
+    from .study.store import Store
+
+    marks = {"good": "[green]✓[/]", "notice": "[cyan]•[/]", "warning": "[yellow]![/]"}
+    console = Console(highlight=False)
+    console.print("\n[bold]Verdict[/]")
+    for sentence in json.loads(Store.open(report_path.parent).attributes["verdict"]):
+        console.print(f"{marks[sentence['level']]} ", end="")
+        console.print(sentence["text"], markup=False)
+    console.print()
+    print(f"report: {report_path}")
+
+
+if __name__ == "__main__":
+    main()

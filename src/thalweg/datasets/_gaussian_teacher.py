@@ -1,0 +1,54 @@
+"""Gaussian inputs, labelled by a teacher network."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from .._checks import check_positive
+from ..networks import FullyConnected, fully_connected
+from ._dataset import Dataset
+
+
+def gaussian_teacher(
+    samples: int,
+    features: int,
+    *,
+    teacher: eqx.Module | Callable[[Float[Array, "features"]], Array] | None = None,
+    hidden: int = 4,
+    outputs: int = 1,
+    activation: str = "relu",
+    noise: float = 0.0,
+    key: PRNGKeyArray,
+) -> Dataset:
+    """Inputs x ~ N(0, I), targets `teacher(x) + noise * N(0, I)`.
+
+    **Arguments:**
+
+    - `teacher`: any function of one sample; by default a network with one hidden layer of `hidden`
+        units, `outputs` outputs and no biases, drawn from `key` with N(0, 1/fan_in) weights.
+    - `noise`: standard deviation of Gaussian noise on the targets.
+
+    **Raises:** ValueError for sizes that are not positive integers or a negative noise.
+    """
+    for field, number in (("samples", samples), ("features", features), ("hidden", hidden)):
+        if int(number) != number or number < 1:
+            raise ValueError(f"{field}: expected a positive integer, got {number}.")
+    check_positive(noise, "noise", zero=True)
+    teacher_key, input_key, noise_key = jr.split(key, 3)
+    if teacher is None:
+        teacher = _default_teacher(features, hidden, outputs, activation, teacher_key)
+    inputs = jr.normal(input_key, (samples, features))
+    targets = jax.vmap(teacher)(inputs)  # pyright: ignore[reportArgumentType]
+    targets = jnp.reshape(targets, (samples, -1))
+    targets = targets + noise * jr.normal(noise_key, targets.shape)
+    return Dataset(inputs, targets, "gaussian teacher")
+
+
+def _default_teacher(
+    features: int, hidden: int, outputs: int, activation: str, key: PRNGKeyArray
+) -> FullyConnected:
+    return fully_connected([features, hidden, outputs], activation=activation, bias=False, key=key)

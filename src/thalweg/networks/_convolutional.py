@@ -1,0 +1,115 @@
+"""The two convolutional networks of Elkabetz and Cohen (2021)."""
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import equinox as eqx
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ._activations import Activation
+from ._activations import activation as find_activation
+from ._initialisations import UniformFanIn, Xavier
+from ._layers import Convolution, Dense, max_pool
+
+
+class Convolutional(eqx.Module):
+    """Convolutions, each followed by the activation (and pooling), then dense layers.
+
+    Takes one image, flat or `(side, side)` or `(channels, side, side)`. Its only leaves are weights
+    and biases.
+    """
+
+    convolutions: tuple[Convolution, ...]
+    layers: tuple[Dense, ...]
+    activation: Activation = eqx.field(static=True)
+    pool: int = eqx.field(static=True)
+    shape: tuple[int, int, int] = eqx.field(static=True)
+
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "outputs"]:
+        x = x.reshape(self.shape)
+        for convolution in self.convolutions:
+            x = self.activation(convolution(x))
+            if self.pool > 1:
+                x = max_pool(x, self.pool)
+        x = x.reshape(-1)
+        for layer in self.layers[:-1]:
+            x = self.activation(layer(x))
+        return self.layers[-1](x)
+
+
+def convolutional_strided(
+    *,
+    side: int = 28,
+    outputs: int = 10,
+    channels: Sequence[int] = (6, 16),
+    widths: Sequence[int] = (120, 84),
+    activation: str | Activation | Callable[[Array], Array] = "relu",
+    key: PRNGKeyArray,
+) -> Convolutional:
+    """The "adapted" network: homogeneous, with strides in place of pooling, and no biases.
+
+    Pad by 2, 5x5 convolutions of stride 2 to 6 and 16 channels, then 120, 84 and the outputs, all
+    with ReLU. Convolutions start uniform on +-1/sqrt(fan_in), dense layers from Xavier's law.
+
+    **Raises:** ValueError for an image too small, or an unknown activation.
+    """
+    return _convolutional(side, outputs, channels, widths, activation, 2, 1, False, key)
+
+
+def convolutional_pooled(
+    *,
+    side: int = 28,
+    outputs: int = 10,
+    channels: Sequence[int] = (6, 16),
+    widths: Sequence[int] = (120, 84),
+    activation: str | Activation | Callable[[Array], Array] = "relu",
+    key: PRNGKeyArray,
+) -> Convolutional:
+    """The "off-the-shelf" network, after LeNet-5: max-pooling and biases.
+
+    Pad by 2, 5x5 convolutions to 6 and 16 channels, each with ReLU and 2x2 max-pooling, then 120,
+    84 and the outputs. Convolutions and biases start uniform on +-1/sqrt(fan_in), dense weights
+    from Xavier's law.
+
+    **Raises:** ValueError for an image too small, or an unknown activation.
+    """
+    return _convolutional(side, outputs, channels, widths, activation, 1, 2, True, key)
+
+
+class _XavierWithBias(Xavier):
+    """Xavier's weights with the biases that PyTorch's layers start from."""
+
+    def bias(self, key, size, fan_in):
+        return UniformFanIn().bias(key, size, fan_in)
+
+
+def _convolutional(side, outputs, channels, widths, activation, stride, pool, bias, key):
+    kernel, padding = 5, 2
+    keys = iter(jr.split(key, len(channels) + len(widths) + 1))
+    convolutions, now, before = [], side, 1
+    for i, count in enumerate(channels):
+        pad = padding if i == 0 else 0
+        now = ((now + 2 * pad - kernel) // stride + 1) // pool
+        if now < 1:
+            raise ValueError(f"side: images of {side} x {side} are too small for this network.")
+        convolutions.append(
+            Convolution(
+                before,
+                count,
+                kernel,
+                stride=stride,
+                padding=pad,
+                bias=bias,
+                init=UniformFanIn(),
+                key=next(keys),
+            )
+        )
+        before = count
+    sizes = [before * now**2, *widths, outputs]
+    layers = tuple(
+        Dense(a, b, bias, _XavierWithBias(), next(keys)) for a, b in itertools.pairwise(sizes)
+    )
+    return Convolutional(
+        tuple(convolutions), layers, find_activation(activation), pool, (1, side, side)
+    )

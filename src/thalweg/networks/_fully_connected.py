@@ -1,0 +1,62 @@
+"""Fully connected networks of any depth."""
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import equinox as eqx
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ._activations import Activation
+from ._activations import activation as find_activation
+from ._initialisations import Initialisation, initialisation
+from ._layers import Dense
+
+
+class FullyConnected(eqx.Module):
+    """`W_n s(W_{n-1} s(... s(W_1 x + b_1)) ...) + b_n`, on one sample.
+
+    Its only leaves are weights and biases: the network is its own PyTree of parameters.
+    """
+
+    layers: tuple[Dense, ...]
+    activation: Activation = eqx.field(static=True)
+
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "outputs"]:
+        x = x.reshape(-1)
+        for layer in self.layers[:-1]:
+            x = self.activation(layer(x))
+        return self.layers[-1](x)
+
+
+def fully_connected(
+    widths: Sequence[int],
+    *,
+    activation: str | Activation | Callable[[Array], Array] = "tanh",
+    bias: bool = True,
+    init: str | Initialisation = "lecun",
+    key: PRNGKeyArray,
+) -> FullyConnected:
+    """A fully connected network.
+
+    **Arguments:**
+
+    - `widths`: the number of inputs, the hidden widths, the number of outputs; at least two.
+    - `activation`: "linear", "relu", "leaky_relu", "tanh", "softplus", "erf", "gelu", an
+        `Activation`, or any elementwise function. Not applied to the outputs.
+    - `bias`: whether layers have biases.
+    - `init`: "xavier", "lecun", "he", "near_zero", "tangent_kernel", "uniform_fan_in", or an
+        `Initialisation`.
+    - `key`: the PRNG key for the weights.
+
+    **Raises:** ValueError for widths that are not positive integers, or an unknown name.
+    """
+    if len(widths) < 2 or any(int(w) != w or w < 1 for w in widths):
+        raise ValueError(f"widths: expected two or more positive integers, got {list(widths)}.")
+    law = initialisation(init)
+    keys = jr.split(key, len(widths) - 1)
+    layers = tuple(
+        Dense(a, b, bias, law, k)
+        for (a, b), k in zip(itertools.pairwise(widths), keys, strict=True)
+    )
+    return FullyConnected(layers, find_activation(activation))

@@ -1,0 +1,78 @@
+"""The Hessian's extreme eigenvalues along every stored trajectory."""
+
+from collections.abc import Iterator
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from ..curvature import ExtremeEigenvalues
+from ..observables import gradient_norm
+from .build import Plan
+from .progress import Progress
+from .store import Store
+
+
+def curvature_paths(plan: Plan) -> Iterator[tuple[str, str]]:
+    """The stored trajectories to look along, with titles."""
+    for flow in plan.flows:
+        yield f"flows/{flow.name}", f"curvature, {flow.flow.name}"
+    for run in plan.runs:
+        yield f"optimizers/{run.name}", f"curvature, {run.name}"
+
+
+def carry_out_curvature(
+    plan: Plan, store: Store, progress: Progress, source: str, title: str
+) -> None:
+    """Eigenvalues with residuals at every saved time of one trajectory.
+
+    Warm-started from the saved time before; what is carried on is the checkpoint.
+    """
+    path = "curvature/" + source.split("/")[1]
+    if store.complete(path):
+        return
+    section = plan.spec.curvature
+    search = ExtremeEigenvalues(
+        largest=section.largest,
+        smallest=section.smallest,
+        tolerance=section.tolerance,
+        max_products=section.max_products,
+    )
+    rows = int(store.group(source).attrs["rows"])  # pyright: ignore[reportArgumentType]
+    params = store.read(source, "params")[:rows]
+    time = store.read(source, "time")[:rows]
+    _, unravel = ravel_pytree(plan.params)
+    columns = {
+        "largest": (("rank", search.largest),),
+        "largest_residual": (("rank", search.largest),),
+        "smallest": (("low_rank", search.smallest),),
+        "smallest_residual": (("low_rank", search.smallest),),
+        "gradient_norm": (),
+        "products": (),
+    }
+    attributes = {"source": source, "tolerance": section.tolerance}
+    store.allocate(path, {"time": time}, columns, str(params.dtype), attributes)
+    start = search.initial(plan.objective, plan.params)
+    carry, index = store.load_checkpoint(path, start) or (start, 0)
+    norm = eqx.filter_jit(gradient_norm)
+    with progress.stage(title, rows) as bar:
+        bar.at(index)
+        while index < rows:
+            point = unravel(jnp.asarray(params[index]))
+            found, carry = search(plan.objective, point, carry)
+            store.write_row(
+                path,
+                index,
+                {
+                    "largest": found.largest.value,
+                    "largest_residual": found.largest.residual,
+                    "smallest": found.smallest.value,
+                    "smallest_residual": found.smallest.residual,
+                    "gradient_norm": norm(plan.objective, point),
+                    "products": found.products,
+                },
+            )
+            index += 1
+            store.save_checkpoint(path, carry, index)
+            bar.at(index)
+    store.annotate(path, {"products": int(store.read(path, "products").sum()), "complete": True})

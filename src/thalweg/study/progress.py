@@ -1,0 +1,118 @@
+"""Telling how far a study has come."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol, TextIO
+
+
+class Stage(Protocol):
+    """One stage under way."""
+
+    def at(self, done: int) -> None:
+        """So many of its saved times are done."""
+        ...
+
+
+class Progress(Protocol):
+    """Something that is told about stages."""
+
+    @contextmanager
+    def stage(self, title: str, total: int) -> Iterator[Stage]:
+        """A stage that will go through `total` saved times."""
+        ...
+
+
+class Silent:
+    """Tells nothing."""
+
+    class _Stage:
+        def at(self, done: int) -> None:
+            pass
+
+    @contextmanager
+    def stage(self, title: str, total: int) -> Iterator[Stage]:
+        yield self._Stage()
+
+
+class Lines:
+    """Plain lines, for logs and pipes: one at the start of each stage, few on the way, one at the
+    end."""
+
+    def __init__(self, out: TextIO | None = None, seconds_between: float = 10.0):
+        self._out = out or sys.stderr
+        self._between = seconds_between
+
+    @contextmanager
+    def stage(self, title: str, total: int) -> Iterator[Stage]:
+        stage = _LineStage(title, total, self._out, self._between)
+        yield stage
+        stage.end()
+
+
+class _LineStage:
+    def __init__(self, title: str, total: int, out: TextIO, between: float):
+        self._title, self._total, self._out, self._between = title, total, out, between
+        self._start = self._last = time.monotonic()
+        self._first: int | None = None
+
+    def at(self, done: int) -> None:
+        if self._first is None:
+            self._first = done
+        now = time.monotonic()
+        if now - self._last >= self._between and done < self._total:
+            self._last = now
+            rate = (done - self._first) / (now - self._start)
+            left = (self._total - done) / rate if rate > 0 else float("nan")
+            self._say(f"{done}/{self._total}, {rate:.2g}/s, {left:.0f} s left")
+
+    def end(self) -> None:
+        self._say(f"done in {time.monotonic() - self._start:.1f} s")
+
+    def _say(self, text: str) -> None:
+        print(f"{self._title}: {text}", file=self._out, flush=True)
+
+
+class Bars:
+    """Bars with rate and time left, for a terminal."""
+
+    @contextmanager
+    def stage(self, title: str, total: int) -> Iterator[Stage]:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            SpinnerColumn,
+            TaskProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+        from rich.progress import Progress as RichProgress
+
+        columns = (
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description:<34}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TaskProgressColumn(show_speed=True, text_format=""),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with RichProgress(*columns, console=Console(stderr=True)) as bars:
+            task = bars.add_task(title, total=total)
+            yield _BarStage(bars, task)
+
+
+class _BarStage:
+    def __init__(self, bars, task):
+        self._bars, self._task = bars, task
+
+    def at(self, done: int) -> None:
+        self._bars.update(self._task, completed=done)
+
+
+def for_stream(out: TextIO) -> Progress:
+    """Bars on a terminal, plain lines elsewhere."""
+    return Bars() if out.isatty() else Lines(out)

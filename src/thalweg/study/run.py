@@ -1,0 +1,264 @@
+"""Carrying a study out, stage by stage, from its beginning or from where it was."""
+
+import json
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from .._trees import tree_size
+from ..closeness import compare
+from ..flows import Integration
+from ..optimizers import ClassicalOptimizer, Descent, Optimizer
+from ..trajectory import Resumable, Snapshot, Stats, Status, Trajectory
+from ._curvature_stage import carry_out_curvature, curvature_paths
+from ._errors import SpecError
+from .build import Plan, PlannedFlow, PlannedRun, build
+from .progress import Progress, Silent
+from .spec import Spec, load_spec, parse_spec
+from .store import Lock, Store
+from .verdict import verdict
+
+_PACKAGES = ("thalweg", "jax", "jaxlib", "diffrax", "equinox", "numpy", "scipy", "zarr", "xarray")
+
+
+def run_study(spec: str | Path, directory: str | Path, progress: Progress | None = None) -> Path:
+    """Carry out the study that a TOML file declares; returns the path of its report.
+
+    **Raises:** SpecError for a mistake in the file; StoreError when the directory holds results
+    already or cannot be written; whatever building the study raises. All before anything long.
+    """
+    parsed, text = load_spec(spec)
+    return run_text(parsed, text, directory, progress)
+
+
+def run_text(
+    spec: Spec, text: str, directory: str | Path, progress: Progress | None = None
+) -> Path:
+    """Like `run_study`, for a spec that was read already."""
+    directory = Path(directory)
+    plan = build(spec)
+    with Lock(directory):
+        store = Store.create(directory, _attributes(plan, text), planned_bytes(plan))
+        return _carry_out(plan, store, progress or Silent())
+
+
+def resume(directory: str | Path, progress: Progress | None = None) -> Path:
+    """Go on with an interrupted study, from its last checkpoint; returns the path of its report.
+
+    The numbers are, bit for bit, those of a study that was never interrupted (on the same machine
+    and with the same versions).
+
+    **Raises:** StoreError for a store that is missing, damaged or in use.
+    """
+    store = Store.open(directory)
+    text = str(store.attributes["spec"])
+    try:
+        spec = parse_spec(text, "the stored spec")
+    except SpecError as error:
+        raise SpecError(f"this version cannot read it ({error})", str(directory)) from error
+    with Lock(store.directory):
+        return _carry_out(build(spec), store, progress or Silent())
+
+
+def planned_bytes(plan: Plan) -> int:
+    """About how much room the results will take."""
+    rows = sum(len(f.times) for f in plan.flows) + sum(len(r.save_steps) for r in plan.runs)
+    dtype = np.dtype(plan.spec.study.dtype)
+    # Checkpoints hold the points, slopes and interpolants of two solutions with two solvers.
+    return (rows + 120 * len(plan.flows)) * tree_size(plan.params) * dtype.itemsize
+
+
+def _carry_out(plan: Plan, store: Store, progress: Progress) -> Path:
+    for position, flow in enumerate(plan.flows):
+        path = f"flows/{flow.name}"
+        run = Integration(
+            flow.flow,
+            plan.objective,
+            plan.params,
+            save_at=flow.times,
+            rtol=plan.spec.flow.rtol,
+            atol=plan.spec.flow.atol,
+            max_steps=plan.spec.flow.max_steps,
+        )
+        attributes = {"position": position, **_flow_attributes(flow, run)}
+        _stage(store, progress, path, flow.flow.name, run, {}, attributes)
+    for position, planned in enumerate(plan.runs):
+        path = f"optimizers/{planned.name}"
+        descent = Descent(
+            planned.optimizer, plan.objective, plan.params, save_steps=planned.save_steps
+        )
+        attributes = {"position": position, **_run_attributes(planned)}
+        coordinates = {"step": planned.save_steps}
+        _stage(store, progress, path, planned.name, descent, coordinates, attributes)
+    for planned in plan.runs:
+        _compare(plan, planned, store)
+    for path, title in curvature_paths(plan):
+        carry_out_curvature(plan, store, progress, path, title)
+    sentences = verdict(store)
+    store.annotate("", {"verdict": json.dumps([s.as_dict() for s in sentences])})
+    from .report import write_report
+
+    return write_report(store.directory)
+
+
+def _stage(
+    store: Store,
+    progress: Progress,
+    path: str,
+    title: str,
+    run: Resumable,
+    coordinates: Mapping[str, np.ndarray],
+    attributes: Mapping[str, Any],
+) -> None:
+    """Bring one resumable run to its end, writing every saved time."""
+    if store.complete(path):
+        return
+    initial = run.initial()
+    params_of_rows = tree_size(run.params)
+    columns: dict[str, tuple] = {"loss": (), "params": (("parameter", params_of_rows),)}
+    if isinstance(run, Integration):
+        columns["error"] = ()
+    dtype = str(jnp.result_type(*jax.tree.leaves(run.params)))
+    store.allocate(path, {"time": run.times, **coordinates}, columns, dtype, attributes)
+    state, index = store.load_checkpoint(path, initial) or (initial, 0)
+    with progress.stage(title, len(run.times)) as bar:
+        bar.at(index)
+        while not run.finished(state):
+            state, snapshot = run.advance(state)
+            row = {"loss": snapshot.loss, "params": ravel_pytree(snapshot.params)[0]}
+            if snapshot.error is not None:
+                row["error"] = snapshot.error
+            if not snapshot.status.ok:
+                # The row where it ended stands at the time where it ended.
+                row["time"] = snapshot.time
+                if snapshot.step is not None:
+                    row["step"] = snapshot.step
+            store.write_row(path, index, row)
+            index += 1
+            store.annotate(path, _ending(snapshot, index))
+            store.save_checkpoint(path, state, index)
+            bar.at(index)
+    store.annotate(path, {"complete": True})
+
+
+def _ending(snapshot: Snapshot, rows: int) -> dict[str, Any]:
+    status, stats = snapshot.status, snapshot.stats
+    return {
+        "rows": rows,
+        "status_kind": status.kind,
+        "status_message": status.message,
+        "status_time": status.time,
+        "status_step": status.step,
+        "gradients": stats.gradients,
+        "error_gradients": stats.error_gradients,
+        "steps": stats.steps,
+        "rejected": stats.rejected,
+        "solver": stats.solver,
+    }
+
+
+def stored_trajectory(store: Store, path: str, plan: Plan, dynamics: Any) -> Trajectory:
+    """The trajectory that a stage stored, as `integrate` or `descend` would have returned it."""
+    attributes = dict(store.group(path).attrs)
+    rows = int(attributes["rows"])  # pyright: ignore[reportArgumentType]
+    _, unravel = ravel_pytree(plan.params)
+    flat = jnp.asarray(store.read(path, "params")[:rows])
+    has_steps = isinstance(dynamics, Optimizer)
+    return Trajectory(
+        times=jnp.asarray(store.read(path, "time")[:rows]),
+        params=jax.vmap(unravel)(flat),
+        observables={"loss": jnp.asarray(store.read(path, "loss")[:rows])},
+        error=None if has_steps else jnp.asarray(store.read(path, "error")[:rows]),
+        steps=jnp.asarray(store.read(path, "step")[:rows]) if has_steps else None,
+        status=Status(attributes["status_kind"], attributes["status_message"]),  # pyright: ignore
+        stats=Stats(),
+        dynamics=dynamics,
+        objective=plan.objective,
+    )
+
+
+def _compare(plan: Plan, planned: PlannedRun, store: Store) -> None:
+    path = f"comparisons/{planned.name}"
+    if store.complete(path):
+        return
+    flow = next(f for f in plan.flows if f.name == planned.flow)
+    run = stored_trajectory(store, f"optimizers/{planned.name}", plan, planned.optimizer)
+    reference = stored_trajectory(store, f"flows/{flow.name}", plan, flow.flow)
+    gap = compare(run, reference)
+    columns = {
+        "distance": gap.distance,
+        "distance_error": gap.error,
+        "moved": gap.moved,
+        "relative": gap.relative,
+        "loss_difference": gap.loss_difference,
+        "loss_error": gap.loss_error,
+        "prediction_distance": gap.prediction_distance,
+        "prediction_error": gap.prediction_error,
+    }
+    time = np.asarray(gap.times)
+    dtype = str(gap.distance.dtype)
+    attributes = {"optimizer": planned.name, "flow": flow.name}
+    store.allocate(path, {"time": time}, dict.fromkeys(columns, ()), dtype, attributes)
+    store.write_columns(path, columns)
+    store.annotate(path, {"complete": True})
+
+
+def _attributes(plan: Plan, text: str) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(plan.params)
+    layout = [
+        {"leaf": jax.tree_util.keystr(path).lstrip("."), "shape": list(leaf.shape)}
+        for path, leaf in leaves
+    ]
+    spec = plan.spec
+    return {
+        "name": spec.study.name,
+        "spec": text,
+        "seed": spec.study.seed,
+        "dtype": spec.study.dtype,
+        "versions": json.dumps(
+            {"python": platform.python_version(), **{p: version(p) for p in _PACKAGES}}
+        ),
+        "machine": f"{platform.machine()}, {jax.default_backend()}",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "samples": plan.objective.samples,
+        "data": plan.dataset.name,
+        "parameters": tree_size(plan.params),
+        # Where in a row of `params` each array of the network stands, in order, row-major.
+        "parameter_layout": json.dumps(layout),
+        "rtol": spec.flow.rtol,
+        "atol": spec.flow.atol if spec.flow.atol is not None else spec.flow.rtol / 100,
+    }
+
+
+def _flow_attributes(flow: PlannedFlow, run: Integration) -> dict[str, Any]:
+    return {
+        "kind": type(flow.flow).__name__,
+        "label": flow.flow.name,
+        "repr": repr(flow.flow),
+        "rtol": run.rtol,
+        "atol": run.atol,
+    }
+
+
+def _run_attributes(planned: PlannedRun) -> dict[str, Any]:
+    optimizer = planned.optimizer
+    assert isinstance(optimizer, ClassicalOptimizer)
+    last = int(planned.save_steps[-1])
+    return {
+        "kind": type(optimizer).__name__,
+        "label": optimizer.name,
+        "repr": repr(optimizer),
+        "flow": planned.flow,
+        "step_size": float(optimizer.step_size),  # pyright: ignore[reportAttributeAccessIssue]
+        "time_per_step": optimizer.time_per_step,
+        # On a quadratic mode, the largest stable eigenvalue x step size at the last step.
+        "stability_limit": optimizer.stability_limit(last),
+    }

@@ -1,0 +1,190 @@
+"""What a study found, in words with numbers, from its store alone."""
+
+import dataclasses
+from typing import Any, Literal
+
+import numpy as np
+
+from .numbers import percent, significant, with_error
+from .store import Store
+
+# Fractions of the distance that the flow travels.
+CLOSE = 0.01
+LEFT = 0.05
+# Sharpness x step size, as a fraction of the stability limit, between which a run is at the edge.
+EDGE = (0.95, 1.05)
+
+Level = Literal["good", "notice", "warning"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sentence:
+    """One finding: words, how good the news is, and the numbers in it."""
+
+    text: str
+    level: Level
+    numbers: dict[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+
+def verdict(store: Store) -> list[Sentence]:
+    """The findings of a study, the most important ones first."""
+    sentences = []
+    for name in _members(store, "optimizers"):
+        sentences.append(_closeness(store, name))
+        sentences.append(_stability(store, name))
+    sentences += [_flow_error(store, name) for name in _members(store, "flows")]
+    if "gradient_flow" in _members(store, "curvature"):
+        sentences.append(_negative_curvature(store, "gradient_flow"))
+    return sentences
+
+
+def _members(store: Store, path: str) -> list[str]:
+    """The groups of a kind, those that the study lists first first."""
+    if not store.has(path):
+        return []
+    groups = store.group(path).groups()
+    order = {name: int(g.attrs.get("position", 0)) for name, g in groups}  # pyright: ignore
+    return sorted(order, key=lambda name: (order[name], name))
+
+
+def _described(store: Store, name: str) -> str:
+    attributes = store.group(f"optimizers/{name}").attrs
+    label = str(attributes["label"])
+    given = f"{label} ({name})" if name != label.replace(" ", "_").lower() else label
+    return f"{given[0].upper()}{given[1:]} with step {_number(attributes['step_size'])}"
+
+
+def _number(value: Any) -> str:
+    return f"{float(value):g}"
+
+
+def _flow_label(store: Store, optimizer: str) -> str:
+    flow = store.group(f"optimizers/{optimizer}").attrs["flow"]
+    return str(store.group(f"flows/{flow}").attrs["label"])
+
+
+def _closeness(store: Store, name: str) -> Sentence:
+    who, flow = _described(store, name), _flow_label(store, name)
+    attributes = store.group(f"optimizers/{name}").attrs
+    gap = {
+        key: store.read(f"comparisons/{name}", key)
+        for key in ("time", "distance", "distance_error", "moved")
+    }
+    travelled = float(gap["moved"].max())
+    ending = ""
+    if attributes["status_kind"] != "completed":
+        step = attributes.get("status_step")
+        ending = f" It diverged at step {step}." if step else " It did not reach the end."
+    if travelled == 0 or len(gap["time"]) < 2:
+        return Sentence(f"{who}: nothing to compare with the {flow}.{ending}", "warning", {})
+    fraction, bar = gap["distance"] / travelled, gap["distance_error"] / travelled
+    worst = int(np.argmax(fraction))
+    end = float(gap["time"][-1])
+    numbers = {
+        "largest_fraction": float(fraction[worst]),
+        "error": float(bar[worst]),
+        "time": float(gap["time"][worst]),
+        "until": end,
+    }
+    left = np.flatnonzero(fraction - bar > LEFT)
+    if left.size:
+        t = float(gap["time"][left[0]])
+        numbers["left_at"] = t
+        text = (
+            f"{who} leaves its flow (the {flow}) at t = {significant(t)}: it is then more than"
+            f" {percent(LEFT)} of the distance travelled away, {percent(fraction[worst])} at worst."
+        )
+        return Sentence(text + ending, "warning", numbers)
+    if not np.isfinite(bar[worst]) or bar[worst] > fraction[worst]:
+        text = (
+            f"{who} cannot be told from its flow (the {flow}) up to t = {significant(end)}: the"
+            f" distance is below the flow's own error, {percent(bar[worst])} of the distance"
+            " travelled."
+        )
+        return Sentence(text + ending, "notice", numbers)
+    text = (
+        f"{who} stays within {percent(fraction[worst])} of its flow (the {flow}) up to"
+        f" t = {significant(end)}, relative to the distance travelled; the flow's own error is"
+        f" {percent(bar[worst])}."
+    )
+    level: Level = "good" if fraction[worst] <= CLOSE else "notice"
+    return Sentence(text + ending, "warning" if ending else level, numbers)
+
+
+def _stability(store: Store, name: str) -> Sentence:
+    who = _described(store, name)
+    attributes = store.group(f"optimizers/{name}").attrs
+    step, limit = float(attributes["step_size"]), float(attributes["stability_limit"])  # pyright: ignore
+    where = f"curvature/{name}"
+    value = store.read(where, "largest")[:, 0] * step
+    radius = store.read(where, "largest_residual")[:, 0] * step
+    seen = np.isfinite(value)
+    if not seen.any():
+        return Sentence(f"{who}: its sharpness is unknown.", "warning", {})
+    value, radius, time = value[seen], radius[seen], store.read(where, "time")[seen]
+    top = int(np.argmax(value))
+    numbers = {
+        "sharpness_times_step": float(value[top]),
+        "radius": float(radius[top]),
+        "limit": limit,
+        "time": float(time[top]),
+        "at_end": float(value[-1]),
+    }
+    text = (
+        f"{who}: sharpness × step = {with_error(float(value[top]), float(radius[top]))} at most, at"
+        f" t = {significant(float(time[top]))}; the limit of stability is {significant(limit)}: "
+    )
+    low, high = (value[top] - radius[top]) / limit, (value[top] + radius[top]) / limit
+    if high < EDGE[0]:
+        return Sentence(text + "stable.", "good", numbers)
+    if low > EDGE[1]:
+        return Sentence(text + "beyond it, unstable on a quadratic.", "warning", numbers)
+    return Sentence(text + "at the edge.", "notice", numbers)
+
+
+def _flow_error(store: Store, name: str) -> Sentence:
+    where = f"flows/{name}"
+    attributes = store.group(where).attrs
+    rows = int(attributes["rows"])  # pyright: ignore[reportArgumentType]
+    label = str(attributes["label"])
+    params, error = store.read(where, "params")[:rows], store.read(where, "error")[:rows]
+    moved = float(np.linalg.norm(params - params[:1], axis=1).max())
+    worst = float(error.max())
+    numbers = {"error": worst, "moved": moved}
+    text = (
+        f"The {label} itself is known to within {significant(worst, 2)}"
+        f" ({percent(worst / moved)} of the {significant(moved)} it moves)"
+        if moved > 0
+        else f"The {label} does not move; its error is {significant(worst, 2)}"
+    )
+    if attributes["status_kind"] != "completed":
+        return Sentence(
+            f"{text}; it ended early: {attributes['status_message']}", "warning", numbers
+        )
+    fine = moved > 0 and worst / moved < CLOSE
+    return Sentence(text + ".", "good" if fine else "warning", numbers)
+
+
+def _negative_curvature(store: Store, name: str) -> Sentence:
+    where = f"curvature/{name}"
+    value = store.read(where, "smallest")[:, 0]
+    radius = store.read(where, "smallest_residual")[:, 0]
+    time = store.read(where, "time")
+    low = int(np.nanargmin(value))
+    numbers = {
+        "smallest": float(value[low]),
+        "radius": float(radius[low]),
+        "time": float(time[low]),
+        "at_end": float(value[-1]),
+    }
+    text = (
+        "The most negative curvature along gradient flow is"
+        f" {with_error(float(value[low]), float(radius[low]))}, at t ="
+        f" {significant(float(time[low]))}; at the end it is"
+        f" {with_error(float(value[-1]), float(radius[-1]))}."
+    )
+    return Sentence(text, "notice", numbers)
