@@ -1,6 +1,8 @@
 """Numbers as people read them: as many digits as their error leaves."""
 
+import dataclasses
 import math
+from typing import Any
 
 
 def significant(value: float, digits: int = 3) -> str:
@@ -35,3 +37,9 @@ def with_error(value: float, error: float | None) -> str:
 def percent(fraction: float) -> str:
     """A fraction as a percentage with two significant digits."""
     return f"{significant(100 * fraction, 2)} %"
+
+
+def described(thing: Any) -> str:
+    """`HeavyBall(step_size=0.01, momentum=0.9)`: a dataclass of numbers, six digits each."""
+    fields = [f"{f.name}={getattr(thing, f.name):.6g}" for f in dataclasses.fields(thing)]
+    return f"{type(thing).__name__}({', '.join(fields)})"

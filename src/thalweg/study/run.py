@@ -21,6 +21,7 @@ from ..trajectory import Resumable, Snapshot, Stats, Status, Trajectory
 from ._curvature_stage import carry_out_curvature, curvature_paths
 from ._errors import SpecError
 from .build import Plan, PlannedFlow, PlannedRun, build
+from .numbers import described
 from .progress import Progress, Silent
 from .spec import Spec, load_spec, parse_spec
 from .store import Lock, Store
@@ -242,7 +243,7 @@ def _flow_attributes(flow: PlannedFlow, run: Integration) -> dict[str, Any]:
     return {
         "kind": type(flow.flow).__name__,
         "label": flow.flow.name,
-        "repr": repr(flow.flow),
+        "repr": described(flow.flow),
         "rtol": run.rtol,
         "atol": run.atol,
     }
@@ -255,7 +256,7 @@ def _run_attributes(planned: PlannedRun) -> dict[str, Any]:
     return {
         "kind": type(optimizer).__name__,
         "label": optimizer.name,
-        "repr": repr(optimizer),
+        "repr": described(optimizer),
         "flow": planned.flow,
         "step_size": float(optimizer.step_size),  # pyright: ignore[reportAttributeAccessIssue]
         "time_per_step": optimizer.time_per_step,

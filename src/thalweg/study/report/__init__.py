@@ -1,7 +1,4 @@
-"""stub"""
+"""The report of a study: one self-contained HTML file, from the store alone."""
 
-from pathlib import Path
-
-
-def write_report(directory):
-    return Path(directory) / "report.html"
+from ._render import render as render
+from ._render import write_report as write_report

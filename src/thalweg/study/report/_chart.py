@@ -1,0 +1,163 @@
+"""Line charts as inline SVG.
+
+Colours, fonts and line widths come from the page's style sheet through classes, so that a chart
+follows the light and the dark scheme and prints well; each line also has its own dash pattern, so
+that colour is never the only difference.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass, field
+from html import escape
+
+from ._axes import Axis, span
+
+WIDTH, HEIGHT = 680, 340
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 14, 44
+
+
+@dataclass(frozen=True)
+class Line:
+    """A named line, with a band around it where its error is known.
+
+    `colour` is the number of a palette entry, which also chooses the dash pattern.
+    """
+
+    label: str
+    x: list[float]
+    y: list[float]
+    colour: int
+    low: list[float] | None = None
+    high: list[float] | None = None
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Level:
+    """A horizontal line at a value that matters, such as a limit of stability."""
+
+    label: str
+    y: float
+    colour: int | None = None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart: lines and levels over a common horizontal axis."""
+
+    title: str
+    x_label: str
+    y_label: str
+    lines: list[Line]
+    levels: list[Level] = field(default_factory=list)
+    log_y: bool = False
+    log_x: bool = False
+
+    def svg(self) -> str:
+        """The chart as an `<svg>` element; all text in it is escaped."""
+        x, y = self._axes()
+        parts = [
+            f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" class="chart"'
+            f' aria-label="{escape(self.description())}" xmlns="http://www.w3.org/2000/svg">',
+            *self._grid(x, y),
+        ]
+        parts += [part for line in self.lines for part in self._band(line, x, y)]
+        parts += [part for level in self.levels for part in self._level(level, x, y)]
+        parts += [part for line in self.lines for part in self._path(line, x, y)]
+        return "\n".join([*parts, "</svg>"])
+
+    def description(self) -> str:
+        """What the chart shows, for those who cannot see it."""
+        names = ", ".join(line.label for line in self.lines)
+        return f"{self.title}: {self.y_label} against {self.x_label}. Lines: {names}."
+
+    def _axes(self) -> tuple[Axis, Axis]:
+        xs = [v for line in self.lines for v in line.x]
+        ys = [v for line in self.lines for v in (*line.y, *(line.high or []))]
+        ys += [v for line in self.lines if not self.log_y for v in line.low or []]
+        ys += [level.y for level in self.levels]
+        x_low, x_high = (min(xs, default=0), max(xs, default=1))
+        if self.log_x:
+            x_low = min((v for v in xs if v > 0), default=0.1)
+        y_low, y_high = span(ys, self.log_y)
+        return (
+            Axis(x_low, max(x_high, x_low * (1 + 1e-9) + 1e-12), _LEFT, WIDTH - _RIGHT, self.log_x),
+            Axis(y_low, y_high, HEIGHT - _BOTTOM, _TOP, self.log_y),
+        )
+
+    def _grid(self, x: Axis, y: Axis) -> list[str]:
+        parts = []
+        for value, label in y.ticks():
+            at = y(value)
+            parts.append(f'<path class="grid" d="M{_LEFT} {at:.1f}H{WIDTH - _RIGHT}"/>')
+            parts.append(
+                f'<text class="tick" x="{_LEFT - 8}" y="{at + 4:.1f}"'
+                f' text-anchor="end">{label}</text>'
+            )
+        for value, label in x.ticks():
+            at = x(value)
+            parts.append(f'<path class="stroke" d="M{at:.1f} {HEIGHT - _BOTTOM}v5"/>')
+            parts.append(
+                f'<text class="tick" x="{at:.1f}" y="{HEIGHT - _BOTTOM + 19}"'
+                f' text-anchor="middle">{label}</text>'
+            )
+        parts.append(f'<path class="stroke" d="M{_LEFT} {HEIGHT - _BOTTOM}H{WIDTH - _RIGHT}"/>')
+        middle = (_LEFT + WIDTH - _RIGHT) / 2
+        parts.append(
+            f'<text class="axis" x="{middle}" y="{HEIGHT - 6}"'
+            f' text-anchor="middle">{escape(self.x_label)}</text>'
+        )
+        down = (HEIGHT - _BOTTOM + _TOP) / 2
+        parts.append(
+            f'<text class="axis" transform="translate(13 {down}) rotate(-90)"'
+            f' text-anchor="middle">{escape(self.y_label)}</text>'
+        )
+        return parts
+
+    def _visible(self, value: float) -> bool:
+        return math.isfinite(value) and (value > 0 or not self.log_y)
+
+    def _path(self, line: Line, x: Axis, y: Axis) -> list[str]:
+        """The line, interrupted where a value is missing; a lone point is a dot."""
+        style = f"line c{line.colour}" + (" quiet" if line.quiet else "")
+        points = [
+            (x(a), y(b)) if self._visible(b) and (a > 0 or not self.log_x) else None
+            for a, b in zip(line.x, line.y, strict=True)
+        ]
+        parts = []
+        for present, run in itertools.groupby(points, key=lambda p: p is not None):
+            if not present:
+                continue
+            piece = [p for p in run if p is not None]
+            if len(piece) == 1:
+                a, b = piece[0]
+                parts.append(
+                    f'<circle class="dot c{line.colour}" cx="{a:.1f}" cy="{b:.1f}" r="3"/>'
+                )
+            else:
+                path = "L".join(f"{a:.1f} {b:.1f}" for a, b in piece)
+                parts.append(f'<path class="{style}" d="M{path}"/>')
+        return parts
+
+    def _band(self, line: Line, x: Axis, y: Axis) -> list[str]:
+        if line.low is None or line.high is None:
+            return []
+        rows = [
+            (a, low if self._visible(low) else y.low, high)
+            for a, low, high in zip(line.x, line.low, line.high, strict=True)
+            if self._visible(high) and (a > 0 or not self.log_x)
+        ]
+        if len(rows) < 2:
+            return []
+        over = [f"{x(a):.1f} {y(high):.1f}" for a, _, high in rows]
+        under = [f"{x(a):.1f} {y(low):.1f}" for a, low, _ in reversed(rows)]
+        return [f'<path class="band c{line.colour}" d="M{"L".join(over + under)}Z"/>']
+
+    def _level(self, level: Level, x: Axis, y: Axis) -> list[str]:
+        at = y(level.y)
+        colour = "" if level.colour is None else f" c{level.colour}"
+        return [
+            f'<path class="level{colour}" d="M{_LEFT} {at:.1f}H{WIDTH - _RIGHT}"/>',
+            f'<text class="note" x="{WIDTH - _RIGHT - 4}" y="{at - 5:.1f}"'
+            f' text-anchor="end">{escape(level.label)}</text>',
+        ]

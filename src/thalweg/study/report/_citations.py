@@ -1,0 +1,152 @@
+"""Whom to cite for the methods that a study used."""
+
+from dataclasses import dataclass
+
+from ._results import Results
+
+
+@dataclass(frozen=True)
+class Citation:
+    """One work: for what, in words, and as BibTeX."""
+
+    used_for: str
+    text: str
+    bibtex: str
+
+
+def _work(used_for: str, key: str, kind: str, **fields: str) -> Citation:
+    body = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
+    where = fields.get("journal") or fields.get("booktitle") or fields.get("publisher", "")
+    authors = fields["author"].replace(" and ", "; ")
+    text = f"{authors}. {fields['title']}. {where}, {fields['year']}."
+    return Citation(used_for, text, f"@{kind}{{{key},\n{body}\n}}")
+
+
+_ALWAYS = (
+    _work(
+        "gradient descent beside gradient flow",
+        "elkabetz2021continuous",
+        "inproceedings",
+        author="Elkabetz, Omer and Cohen, Nadav",
+        title="Continuous vs. Discrete Optimization of Deep Neural Networks",
+        booktitle="Advances in Neural Information Processing Systems 34",
+        year="2021",
+    ),
+    _work(
+        "sharpness against the limit of stability",
+        "cohen2021gradient",
+        "inproceedings",
+        author="Cohen, Jeremy and Kaur, Simran and Li, Yuanzhi and Kolter, J. Zico and Talwalkar,"
+        " Ameet",
+        title="Gradient Descent on Neural Networks Typically Occurs at the Edge of Stability",
+        booktitle="International Conference on Learning Representations",
+        year="2021",
+    ),
+    _work(
+        "eigenvalue intervals from residuals",
+        "parlett1998symmetric",
+        "book",
+        author="Parlett, Beresford N.",
+        title="The Symmetric Eigenvalue Problem",
+        publisher="SIAM",
+        year="1998",
+    ),
+    _work(
+        "ODE solving",
+        "kidger2021on",
+        "phdthesis",
+        author="Kidger, Patrick",
+        title="On Neural Differential Equations",
+        publisher="University of Oxford",
+        year="2021",
+    ),
+    _work(
+        "automatic differentiation and compilation",
+        "jax2018github",
+        "software",
+        author="Bradbury, James and Frostig, Roy and Hawkins, Peter and Johnson, Matthew James and"
+        " Leary, Chris and Maclaurin, Dougal and others",
+        title="JAX: composable transformations of Python+NumPy programs",
+        publisher="github.com/jax-ml/jax",
+        year="2018",
+    ),
+)
+
+_BY_SOLVER = {
+    "RKC2": _work(
+        "the stabilised solver RKC2",
+        "sommeijer1998rkc",
+        "article",
+        author="Sommeijer, B. P. and Shampine, L. F. and Verwer, J. G.",
+        title="RKC: An explicit solver for parabolic PDEs",
+        journal="Journal of Computational and Applied Mathematics 88(2), 315-326",
+        year="1998",
+    ),
+    "Tsit5": _work(
+        "the solver Tsit5",
+        "tsitouras2011runge",
+        "article",
+        author="Tsitouras, Ch.",
+        title="Runge-Kutta pairs of order 5(4) satisfying only the first column simplifying"
+        " assumption",
+        journal="Computers and Mathematics with Applications 62(2), 770-775",
+        year="2011",
+    ),
+}
+
+_POLYAK = _work(
+    "heavy ball",
+    "polyak1964some",
+    "article",
+    author="Polyak, B. T.",
+    title="Some methods of speeding up the convergence of iteration methods",
+    journal="USSR Computational Mathematics and Mathematical Physics 4(5), 1-17",
+    year="1964",
+)
+_NESTEROV = _work(
+    "Nesterov's method",
+    "nesterov1983method",
+    "article",
+    author="Nesterov, Yu. E.",
+    title="A method for solving the convex programming problem with convergence rate O(1/k^2)",
+    journal="Soviet Mathematics Doklady 27(2), 372-376",
+    year="1983",
+)
+_SU = _work(
+    "the flow of Nesterov's method",
+    "su2016differential",
+    "article",
+    author="Su, Weijie and Boyd, Stephen and Candès, Emmanuel J.",
+    title="A differential equation for modeling Nesterov's accelerated gradient method: theory and"
+    " insights",
+    journal="Journal of Machine Learning Research 17(153), 1-43",
+    year="2016",
+)
+_BU = _work(
+    "momentum methods beside their flows on networks",
+    "bu2021dynamical",
+    "inproceedings",
+    author="Bu, Zhiqi and Xu, Shiyun and Chen, Kan",
+    title="A Dynamical View on Optimization Algorithms of Overparameterized Neural Networks",
+    booktitle="International Conference on Artificial Intelligence and Statistics",
+    year="2021",
+)
+_BY_KIND = {
+    "HeavyBall": (_POLYAK, _BU),
+    "HeavyBallFlow": (_POLYAK,),
+    "Nesterov": (_NESTEROV, _BU),
+    "NesterovConstant": (_NESTEROV,),
+    "NesterovFlow": (_SU,),
+}
+
+
+def citations(results: Results) -> list[Citation]:
+    """The works behind what this study used, each once."""
+    found = list(_ALWAYS[:1])
+    for member in (*results.optimizers, *results.flows):
+        found += _BY_KIND.get(str(member.attributes.get("kind")), ())
+    for member in results.flows:
+        names = str(member.attributes.get("solver", "")).split(", ")
+        found += [_BY_SOLVER[name] for name in names if name in _BY_SOLVER]
+    found += _ALWAYS[1:]
+    return list(dict.fromkeys(found))

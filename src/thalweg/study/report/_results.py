@@ -1,0 +1,101 @@
+"""What the report needs from a store, read once through plain xarray."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from .._errors import StoreError
+from ..store import STORE_NAME, Store
+
+
+@dataclass(frozen=True)
+class Member:
+    """One group of the store: its name, its attributes, and the rows that were computed."""
+
+    name: str
+    data: xr.Dataset
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        return dict(self.data.attrs)
+
+    @property
+    def label(self) -> str:
+        """The name for people; its own name where several share a label."""
+        return str(self.data.attrs.get("display", self.data.attrs.get("label", self.name)))
+
+    def column(self, name: str) -> np.ndarray | None:
+        """A variable as an array; `None` if it is not there."""
+        return np.asarray(self.data[name]) if name in self.data.variables else None
+
+    def numbers(self, name: str) -> list[float]:
+        """A variable of one number a row."""
+        column = self.column(name)
+        return [] if column is None else [float(v) for v in column]
+
+
+@dataclass(frozen=True)
+class Results:
+    """A store, ready to be reported."""
+
+    attributes: dict[str, Any]
+    flows: list[Member]
+    optimizers: list[Member]
+    comparisons: dict[str, Member]
+    curvature: dict[str, Member]
+
+    @property
+    def verdict(self) -> list[dict[str, Any]]:
+        """The findings, as `verdict` wrote them; empty for a study that is not finished."""
+        return json.loads(self.attributes.get("verdict", "[]"))
+
+
+def read_results(directory: Path) -> Results:
+    """Everything but the parameters.
+
+    **Raises:** StoreError for a store that is missing, foreign or damaged.
+    """
+    store = Store.open(directory)
+    try:
+        with xr.open_datatree(
+            directory / STORE_NAME, engine="zarr", drop_variables=["params"], consolidated=False
+        ) as tree:
+            flows, optimizers, comparisons, curvature = (
+                _members(tree, kind) for kind in ("flows", "optimizers", "comparisons", "curvature")
+            )
+    except Exception as error:
+        raise StoreError(f"damaged: {error}", store.directory) from error
+    return Results(
+        attributes=store.attributes,
+        flows=_displayed(flows),
+        optimizers=_displayed(optimizers),
+        comparisons={m.name: m for m in comparisons},
+        curvature={m.name: m for m in curvature},
+    )
+
+
+def _members(tree: xr.DataTree, kind: str) -> list[Member]:
+    if kind not in tree.children:
+        return []
+    children = tree[kind].children  # pyright: ignore[reportAttributeAccessIssue]
+    members = [_computed(name, node.to_dataset().load()) for name, node in children.items()]
+    return sorted(members, key=lambda m: (m.attributes.get("position", 0), m.name))
+
+
+def _computed(name: str, data: xr.Dataset) -> Member:
+    """Without the rows that were planned but never reached."""
+    rows = data.attrs.get("rows")
+    return Member(name, data if rows is None else data.isel(time=slice(0, int(rows))))
+
+
+def _displayed(members: list[Member]) -> list[Member]:
+    """Give members that share a label a display name that tells them apart."""
+    labels = [m.attributes.get("label", m.name) for m in members]
+    for member, label in zip(members, labels, strict=True):
+        shared = labels.count(label) > 1
+        member.data.attrs["display"] = f"{label} ({member.name})" if shared else label
+    return members
