@@ -1,5 +1,7 @@
 """Dense Hessians in float64, and their whole spectra."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,13 +16,13 @@ def cross_entropy(logits, labels):
     return jax.nn.logsumexp(logits, axis=1) - logits[jnp.arange(len(labels)), labels]
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def hessian(predict, loss, inputs, targets, params):
     """The Hessian of the mean loss at `params`, rows and columns in the order of the leaves."""
     wide = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), params)
     inputs = jnp.asarray(inputs, jnp.float64)
     flat, unravel = ravel_pytree(wide)
-    matrix = jax.hessian(lambda p: jnp.mean(loss(predict(unravel(p), inputs), targets)))
-    return np.asarray(jax.jit(matrix)(flat))
+    return jax.hessian(lambda p: jnp.mean(loss(predict(unravel(p), inputs), targets)))(flat)
 
 
 def eigenvalues(matrix):

@@ -1,5 +1,7 @@
 """Eigenvalues with the intervals that hold them."""
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -34,6 +36,7 @@ class Eigenvalues(eqx.Module):
     products: Int[Array, ""]
     spread: Float[Array, ""]
     krylov: Int[Array, ""]
+    random_share: Float[Array, ""]
     parameters: int = eqx.field(static=True)
     counts: tuple[int, int] = eqx.field(static=True)
 
@@ -62,19 +65,22 @@ class Eigenvalues(eqx.Module):
         `failure` over the random start vector.
 
         Zero after as many products as parameters; infinite where nothing can be said, which is so
-        for warm starts, for more than one eigenvalue at an end, and after too few products.
+        for more than one eigenvalue at an end, and after too few products.
 
         From Kuczynski and Wozniakowski, Estimating the largest eigenvalue by the power and Lanczos
         algorithms with a random start, SIAM J. Matrix Anal. Appl. 13 (1992), theorem 4.2: in n
         dimensions, the Krylov space of dimension k misses either end of the spectrum by more than
         a fraction e of its true width with a probability of at most
-        `1.648 sqrt(n) exp(-(2k - 1) sqrt(e))`. Both ends share `failure`.
+        `1.648 sqrt(n) exp(-(2k - 1) sqrt(e))`. Both ends share `failure`. A warm start is random
+        only in part, and the probability that it is blind to a direction grows by the inverse of
+        that share, if its random vector had no part in finding what it starts from: use a new key.
 
         **Raises:** ValueError for a `failure` outside (0, 1).
         """
         if not 0 < failure < 1:
             raise ValueError(f"failure: a probability in (0, 1) is needed, got {failure}.")
-        logarithm = jnp.log(2 * _FAILURE * jnp.sqrt(self.parameters) / failure)
+        blindness = 2 * _FAILURE * math.sqrt(self.parameters) / self.random_share
+        logarithm = jnp.log(blindness / failure)
         fraction = (logarithm / (2 * self.krylov - 1)) ** 2
         # `spread` is the width as found, at least 1 - 2 e of the true width.
         certain = self.krylov >= self.parameters
@@ -91,6 +97,7 @@ class Eigenvalues(eqx.Module):
             products=self.products,
             spread=self.spread,
             krylov=self.krylov,
+            random_share=self.random_share,
             parameters=self.parameters,
             counts=counts,
         )

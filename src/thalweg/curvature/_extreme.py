@@ -51,9 +51,9 @@ def extreme_eigenvalues(
     - `objective`: an `Objective`, or anything else with a method `hvp(params, vector)`.
     - `tolerance`: residuals to reach, relative to the largest absolute eigenvalue.
     - `start`: eigenvalues found nearby, or vectors with the structure of `params` and a leading
-        axis. Fresh random vectors are mixed in all the same, so that a direction that none of them
-        points to is found. Along a trajectory use `ExtremeEigenvalues`, which also hands on the
-        vectors next in line.
+        axis. A random vector is mixed in all the same, so that a direction that none of them
+        points to is found. Along a trajectory use `ExtremeEigenvalues`, which draws a fresh one
+        each time.
     - `max_products`: Hessian-vector products to spend at most, each worth 2 gradients. When they
         run out, residuals say how far it came.
     - `basis_size`: rows of the basis; memory is two arrays of this many vectors like `params`
@@ -74,9 +74,7 @@ def extreme_eigenvalues(
     wanted = Wanted(_count(largest, "largest"), _count(smallest, "smallest"))
     _check_fit(wanted, params)
     flat = _flat_start(start, params)
-    return _search(objective, params, flat, _key(key), wanted, tolerance, max_products, basis_size)[
-        0
-    ]
+    return _search(objective, params, flat, _key(key), wanted, tolerance, max_products, basis_size)
 
 
 class ExtremeEigenvalues(eqx.Module):
@@ -89,10 +87,9 @@ class ExtremeEigenvalues(eqx.Module):
         eigenvalues, carry = sharpness(objective, params, carry)
     ```
 
-    What is carried is a PyTree of arrays of fixed shapes: the eigenvectors, the next in line at
-    each end (an eigenvalue about to overtake is then watched already), and the number of searches,
-    from which each search's random vectors follow. Going on from a stored carry gives the same
-    bits as never having stopped.
+    What is carried is a PyTree of arrays of fixed shapes: the eigenvectors and the number of
+    searches, from which each search's random vectors follow. Going on from a stored carry gives
+    the same bits as never having stopped.
 
     **Arguments** and **errors**: see `extreme_eigenvalues`.
     """
@@ -114,8 +111,7 @@ class ExtremeEigenvalues(eqx.Module):
         del objective
         check_params(params)
         wanted = self._wanted(params)
-        rows = wanted.count + wanted.spares
-        vectors = jnp.zeros((rows, tree_size(params)), _dtype(params))
+        vectors = jnp.zeros((wanted.count, tree_size(params)), _dtype(params))
         return Carry(vectors=vectors, searches=jnp.asarray(0))
 
     def __call__(
@@ -123,7 +119,7 @@ class ExtremeEigenvalues(eqx.Module):
     ) -> tuple[Eigenvalues, "Carry"]:
         """The eigenvalues at `params`, and what to carry into the next search."""
         check_params(params)
-        found, spare = _search(
+        found = _search(
             objective,
             params,
             carry.vectors,
@@ -133,9 +129,7 @@ class ExtremeEigenvalues(eqx.Module):
             self.max_products,
             self.basis_size,
         )
-        vectors = jax.vmap(lambda v: ravel_pytree(v)[0].astype(spare.dtype))(found.vectors)
-        carried = jnp.concatenate([vectors, spare])
-        return found, Carry(vectors=carried, searches=carry.searches + 1)
+        return found, Carry(vectors=_flat_start(found, params), searches=carry.searches + 1)
 
     def _wanted(self, params: PyTree) -> Wanted:
         wanted = Wanted(self.largest, self.smallest)
@@ -152,16 +146,16 @@ class Carry(eqx.Module):
 
 def _search(
     objective, params, start, key, wanted, tolerance, max_products, basis_size
-) -> tuple[Eigenvalues, Float[Array, "spares parameters"]]:
+) -> Eigenvalues:
     check_positive(tolerance, "tolerance")
     size = tree_size(params)
-    rows = rows_needed(wanted, start.shape[0], size)
+    rows = rows_needed(wanted, size)
     if basis_size is not None:
-        least = rows_needed(wanted, start.shape[0], size, least=True)
+        least = rows_needed(wanted, size, least=True)
         if _count(basis_size, "basis_size") < least:
             raise ValueError(
-                f"basis_size: {basis_size} rows are too few for these eigenvalues and start"
-                f" vectors; at least {least} are needed."
+                f"basis_size: {basis_size} rows are too few for so many"
+                f" eigenvalues; at least {least} are needed."
             )
         rows = min(basis_size, size)
     if _count(max_products, "max_products") < wanted.count:
@@ -169,7 +163,7 @@ def _search(
             f"max_products: {max_products} cannot give {wanted.count} eigenvalues; allow at least"
             f" {wanted.count}."
         )
-    found, spare, finite = _run(
+    found, finite = _run(
         objective,
         params,
         start,
@@ -184,7 +178,7 @@ def _search(
             "objective: a Hessian-vector product is not finite at these parameters, so there are no"
             " eigenvalues."
         )
-    return found, spare
+    return found
 
 
 @eqx.filter_jit
@@ -215,10 +209,11 @@ def _run(objective, params, start, key, wanted, rows, tolerance, max_products):
         products=ritz.products,
         spread=ritz.spread,
         krylov=ritz.krylov,
+        random_share=ritz.random_share,
         parameters=point.size,
         counts=(wanted.largest, wanted.smallest),
     )
-    return found, ritz.spare, ritz.finite
+    return found, ritz.finite
 
 
 def _dtype(params: PyTree) -> jnp.dtype:

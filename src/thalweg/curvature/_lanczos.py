@@ -1,14 +1,17 @@
 """Lanczos for both ends of the spectrum of a symmetric operator, on flat vectors.
 
 The Krylov space of one random vector approximates both ends of a spectrum at once, from products
-with the matrix alone. Three additions make it fit for use along a trajectory:
+with the matrix alone. Four additions make it fit for use along a trajectory:
 
 - *Full reorthogonalisation, twice.* Without it a converged eigenvalue comes back as a ghost copy.
-- *Stored images.* Beside the basis V the rows W = V H are kept. The space may then begin with any
-  vectors, such as eigenvectors found nearby, and the residual of a Ritz pair is formed from its
-  definition, y W - theta y V, instead of from a recurrence that rounding breaks. The space grows
-  by the residual of the wanted pair that is worst off; from a single start vector all residuals
-  are parallel, and this *is* the Lanczos recurrence.
+- *Stored images.* Beside the basis V the rows W = V H are kept. The residual of a Ritz pair is
+  formed from its definition, y W - theta y V, instead of from a recurrence that rounding breaks,
+  and the space may begin with several vectors, for the sake of multiple eigenvalues. It grows by
+  the residual of the wanted pair that is worst off; from a single start vector all residuals are
+  parallel, and this *is* the Lanczos recurrence.
+- *A start between known and random.* Eigenvectors found nearby are added up, together with a
+  tenth of a random vector, into the start vector. Every direction has a share in it, so that an
+  eigenvector that none of them points to is still found.
 - *Thick restart.* A full basis is cut back to its outermost Ritz vectors, so that memory stays at
   two arrays of `basis_size` rows. Residuals are what they were, and the iteration goes on as if
   nothing had happened (but for the directions given up).
@@ -29,9 +32,12 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-# Steps along the Krylov space of the fresh random vector before a residual may end the search.
-# They are what finds a direction that no vector of a warm start points to.
-_EXPLORATION = 4
+# The share of randomness in a warm start: much less, and what is new is found late; much more,
+# and what is known is lost.
+_RANDOM = 0.1
+
+# Expansions before a residual may end the search, whatever the tolerance.
+_LEAST = 4
 
 # Accelerators may round float32 factors to fewer digits unless told not to.
 _matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
@@ -75,19 +81,19 @@ class Ritz(eqx.Module):
     """What was found.
 
     `residual` is |H v - value v| with |v| = 1 in exact arithmetic, bounded from the computed one
-    and the `rounding` of a product. `krylov` is the dimension of the Krylov space of a uniformly
-    random vector that the searched space contains, where that is known (1 otherwise).
+    and the `rounding` of a product. `krylov` is the dimension of the Krylov space searched, of a
+    start vector with this `random_share` (1 where several start vectors make it another space).
     """
 
     value: Float[Array, "wanted"]
     residual: Float[Array, "wanted"]
     vectors: Float[Array, "wanted parameters"]
-    spare: Float[Array, "spares parameters"]
     spread: Float[Array, ""]
     scale: Float[Array, ""]
     rounding: Float[Array, ""]
     products: Int[Array, ""]
     krylov: Int[Array, ""]
+    random_share: Float[Array, ""]
     finite: Bool[Array, ""]
 
 
@@ -113,10 +119,10 @@ class _Search(eqx.Module):
     finite: Bool[Array, ""]
 
 
-def rows_needed(wanted: Wanted, start: int, parameters: int, *, least: bool = False) -> int:
+def rows_needed(wanted: Wanted, parameters: int, *, least: bool = False) -> int:
     """The default number of rows of the basis (memory is twice this many vectors), or the least."""
-    # What a restart keeps, or what the search starts with, and room to explore from there.
-    held = max(wanted.count + wanted.spares, start + _block(wanted)) + _EXPLORATION
+    # What a restart keeps, or what the search starts with, and room to go on from there.
+    held = max(wanted.count + wanted.spares, _block(wanted)) + _LEAST
     return min(parameters, held if least else max(32, 2 * held))
 
 
@@ -140,14 +146,14 @@ def lanczos(
     """
     parameters = start.shape[1]
     everything = rows >= parameters
-    search, cold = _begin(start, jr.fold_in(key, 0), wanted, rows)
+    search = _begin(start, jr.fold_in(key, 0), wanted, rows)
 
     def finished(s: _Search) -> Bool[Array, ""]:
         queue_empty = s.imaged == s.filled
         if everything:
             done = s.imaged == parameters
         else:
-            enough = (s.imaged >= wanted.count) & (s.expansions >= _EXPLORATION)
+            enough = (s.imaged >= wanted.count) & (s.expansions >= _LEAST)
             done = enough & (s.excess <= 0)
         return (queue_empty & done) | (s.products >= max_products) | ~s.finite
 
@@ -169,7 +175,7 @@ def lanczos(
             basis=basis,
             images=images,
             projected=projected,
-            direction=image,
+            direction=s.direction,
             filled=jnp.where(fresh, s.filled + 1, s.filled),
             imaged=s.imaged + 1,
             products=s.products + 1,
@@ -190,45 +196,48 @@ def lanczos(
         search = jax.lax.while_loop(lambda s: ~finished(s), step, search)
     else:
         search = jax.lax.while_loop(lambda s: ~finished(s), cycle, search)
-    single = cold & (_block(wanted) == 1)
-    chain = jnp.where(single, jnp.minimum(search.products, rows), 1)
-    return _result(search, wanted, jnp.where(search.imaged == parameters, parameters, chain))
+    chain = jnp.minimum(search.products, rows) if _block(wanted) == 1 else 1
+    krylov = jnp.where(search.imaged == parameters, parameters, chain)
+    share = jnp.where(jnp.any(start), _RANDOM / (1 + _RANDOM), 1.0)
+    return _result(search, wanted, krylov, share)
 
 
 def _block(wanted: Wanted) -> int:
-    """Random vectors of a cold start: one of them sees only one copy of a multiple eigenvalue."""
+    """Number of start vectors: one of them sees only one copy of a multiple eigenvalue."""
     return max(wanted.largest, wanted.smallest)
 
 
-def _begin(start, key, wanted, rows) -> tuple[_Search, Bool[Array, ""]]:
-    """A basis of the start vectors that are independent, and random ones; no images yet."""
-    parameters = start.shape[1]
+def _begin(start, key, wanted, rows) -> _Search:
+    """A basis of start vectors, each some of those given and a random one; no images yet."""
+    count, parameters = start.shape
     dtype = start.dtype
+    block = _block(wanted)
     threshold = jnp.sqrt(jnp.finfo(dtype).eps)
 
-    def append(state, vector, welcome):
+    def unit(vectors):
+        size = jnp.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors / jnp.where(size > 0, size, 1)
+
+    # The first of the largest and the first of the smallest go together, and so on: Lanczos
+    # serves both ends at once.
+    place = jnp.arange(count)
+    turn = jnp.where(place < wanted.largest, place, place - wanted.largest)
+    groups = jnp.arange(block)[:, None] == turn % block
+    known = unit(_matmul(groups.astype(dtype), unit(start)))
+    mixed = unit(known + _RANDOM * unit(jr.normal(key, (block, parameters), dtype)))
+
+    def append(i, state):
         basis, filled = state
-        size = jnp.linalg.norm(vector)
-        unit, remainder = _orthonormalised(vector / jnp.where(size > 0, size, 1), basis)
-        accepted = welcome & (remainder > threshold) & (filled < rows)
+        vector, remainder = _orthonormalised(mixed[i], basis)
+        accepted = (remainder > threshold) & (filled < rows)
         row = jnp.minimum(filled, rows - 1)
-        basis = basis.at[row].set(jnp.where(accepted, unit, basis[row]))
+        basis = basis.at[row].set(jnp.where(accepted, vector, basis[row]))
         return basis, filled + accepted
 
-    state = (jnp.zeros((rows, parameters), dtype), jnp.asarray(0))
-    if start.shape[0]:
-        state = jax.lax.fori_loop(
-            0, start.shape[0], lambda i, s: append(s, start[i], jnp.asarray(True)), state
-        )
-    given = state[1]
-    missing = jnp.maximum(_block(wanted) - given, 1)
-
-    def random(i, s):
-        return append(s, jr.normal(jr.fold_in(key, i), (parameters,), dtype), i < missing)
-
-    basis, filled = jax.lax.fori_loop(0, _block(wanted), random, state)
+    empty = (jnp.zeros((rows, parameters), dtype), jnp.asarray(0))
+    basis, filled = jax.lax.fori_loop(0, block, append, empty)
     zero = jnp.zeros((), dtype)
-    search = _Search(
+    return _Search(
         basis=basis,
         images=jnp.zeros_like(basis),
         projected=jnp.zeros((rows, rows), dtype),
@@ -242,7 +251,6 @@ def _begin(start, key, wanted, rows) -> tuple[_Search, Bool[Array, ""]]:
         rounding=zero,
         finite=jnp.asarray(True),
     )
-    return search, given == 0
 
 
 def _orthonormalised(vector, basis):
@@ -317,12 +325,10 @@ def _judged(s: _Search, wanted: Wanted, tolerance, eps: float) -> _Search:
     _, _, residuals = _pairs(s, values, coefficients, watched)
     gap = jnp.abs(values[watched] - values[jnp.concatenate([positions, rivals])])
     excess = jnp.linalg.norm(residuals, axis=1) - gap - goal
-    explores = (s.expansions < _EXPLORATION) | (s.imaged < s.filled)
-    direction = jnp.where(explores, s.direction, residuals[jnp.argmax(excess)])
     return eqx.tree_at(
         lambda t: (t.excess, t.scale, t.rounding, t.direction),
         s,
-        (jnp.max(excess), scale, rounding, direction),
+        (jnp.max(excess), scale, rounding, residuals[jnp.argmax(excess)]),
     )
 
 
@@ -368,19 +374,18 @@ def _kept(wanted: Wanted, rows: int) -> tuple[int, int]:
     return low + share, high + rest - share
 
 
-def _result(s: _Search, wanted: Wanted, krylov) -> Ritz:
+def _result(s: _Search, wanted: Wanted, krylov, random_share) -> Ritz:
     values, coefficients = _rayleigh_ritz(s)
     value, vectors, residuals = _pairs(s, values, coefficients, wanted.positions(s.imaged))
-    spare = coefficients[:, wanted.spare_positions(s.imaged)].T
     return Ritz(
         value=value,
         residual=jnp.linalg.norm(residuals, axis=1) + s.rounding,
         vectors=vectors,
-        spare=_matmul(spare, s.basis),
         spread=values[jnp.maximum(s.imaged - 1, 0)] - values[0],
         scale=s.scale,
         rounding=s.rounding,
         products=s.products,
         krylov=krylov,
+        random_share=random_share,
         finite=s.finite,
     )

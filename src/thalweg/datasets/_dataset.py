@@ -3,6 +3,8 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 
@@ -12,12 +14,30 @@ class Dataset(eqx.Module):
     - `inputs`: shape `(samples, ...)`.
     - `targets`: integer labels `(samples,)`, or numbers `(samples, outputs)`.
     - `classes`: the number of classes of integer labels, else `None`.
+
+    **Raises:** ValueError for targets of other shapes, or labels outside 0 ... classes - 1.
     """
 
     inputs: Float[Array, "samples ..."]
     targets: Array
     name: str = eqx.field(static=True)
     classes: int | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        samples, wanted = self.inputs.shape[:1], 1 if self.classes is not None else 2
+        if self.targets.ndim != wanted or self.targets.shape[:1] != samples:
+            shape = "(samples,)" if self.classes is not None else "(samples, outputs)"
+            raise ValueError(
+                f"targets: expected shape {shape} for inputs of shape {self.inputs.shape}, got"
+                f" {self.targets.shape}."
+            )
+        if self.classes is None or isinstance(self.targets, Tracer):
+            return
+        if jnp.any((self.targets < 0) | (self.targets >= self.classes)):
+            raise ValueError(
+                f"targets: labels run from {self.targets.min()} to {self.targets.max()}, which are"
+                f" not those of {self.classes} classes (0 to {self.classes - 1})."
+            )
 
     @property
     def samples(self) -> int:
@@ -41,9 +61,22 @@ class Dataset(eqx.Module):
 
         Features that do not vary (a corner that is always black) become 0.
         """
+        # A constant feature is told by its range: rounding of the mean leaves it a tiny deviation,
+        # and dividing by that would make a feature of what is none.
+        varies = jnp.ptp(self.inputs, axis=0) > 0
+        centred = self.inputs - jnp.mean(self.inputs, axis=0)
         spread = jnp.std(self.inputs, axis=0)
-        inputs = (self.inputs - jnp.mean(self.inputs, axis=0)) / jnp.where(spread > 0, spread, 1)
+        inputs = jnp.where(varies, centred / jnp.where(varies, spread, 1), 0)
         return Dataset(inputs, self.targets, self.name, self.classes)
+
+
+def check_positive_integer(number: object, field: str) -> None:
+    """Refuse anything but a positive integer.
+
+    **Raises:** ValueError that names the field.
+    """
+    if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
+        raise ValueError(f"{field}: expected a positive integer, got {number!r}.")
 
 
 def check_count(samples: int | None, available: int) -> int:
@@ -53,8 +86,7 @@ def check_count(samples: int | None, available: int) -> int:
     """
     if samples is None:
         return available
-    if int(samples) != samples or samples < 1:
-        raise ValueError(f"samples: expected a positive integer, got {samples}.")
+    check_positive_integer(samples, "samples")
     if samples > available:
         raise ValueError(f"samples: {samples} asked for, but there are only {available}.")
     return int(samples)

@@ -9,8 +9,8 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._checks import check_positive
-from ..networks import FullyConnected, fully_connected
-from ._dataset import Dataset
+from ..networks import Activation, FullyConnected, fully_connected
+from ._dataset import Dataset, check_positive_integer
 
 
 def gaussian_teacher(
@@ -20,7 +20,7 @@ def gaussian_teacher(
     teacher: eqx.Module | Callable[[Float[Array, "features"]], Array] | None = None,
     hidden: int = 4,
     outputs: int = 1,
-    activation: str = "relu",
+    activation: str | Activation | Callable[[Array], Array] = "relu",
     noise: float = 0.0,
     key: PRNGKeyArray,
 ) -> Dataset:
@@ -29,14 +29,19 @@ def gaussian_teacher(
     **Arguments:**
 
     - `teacher`: any function of one sample; by default a network with one hidden layer of `hidden`
-        units, `outputs` outputs and no biases, drawn from `key` with N(0, 1/fan_in) weights.
+        units with this `activation`, `outputs` outputs and no biases, drawn from `key` with
+        N(0, 1/fan_in) weights. The three are used for the default only.
     - `noise`: standard deviation of Gaussian noise on the targets.
 
     **Raises:** ValueError for sizes that are not positive integers or a negative noise.
     """
-    for field, number in (("samples", samples), ("features", features), ("hidden", hidden)):
-        if int(number) != number or number < 1:
-            raise ValueError(f"{field}: expected a positive integer, got {number}.")
+    for field, number in (
+        ("samples", samples),
+        ("features", features),
+        ("hidden", hidden),
+        ("outputs", outputs),
+    ):
+        check_positive_integer(number, field)
     check_positive(noise, "noise", zero=True)
     teacher_key, input_key, noise_key = jr.split(key, 3)
     if teacher is None:
@@ -49,6 +54,6 @@ def gaussian_teacher(
 
 
 def _default_teacher(
-    features: int, hidden: int, outputs: int, activation: str, key: PRNGKeyArray
+    features: int, hidden: int, outputs: int, activation, key: PRNGKeyArray
 ) -> FullyConnected:
     return fully_connected([features, hidden, outputs], activation=activation, bias=False, key=key)

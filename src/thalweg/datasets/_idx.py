@@ -9,7 +9,7 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
-from ._dataset import Dataset, check_count
+from ._dataset import Dataset, check_count, check_positive_integer
 
 _PREFIX = {"train": "train", "test": "t10k"}
 _UNSIGNED_BYTE = 0x08
@@ -40,8 +40,8 @@ def idx(
     """
     if split not in _PREFIX:
         raise ValueError(f"split: expected 'train' or 'test', got {split!r}.")
-    if int(every) != every or every < 1:
-        raise ValueError(f"every: expected a positive integer, got {every}.")
+    check_positive_integer(every, "every")
+    mean, deviation = _checked_normalisation(normalise)
     folder = Path(folder)
     images = _read(_find(folder, f"{_PREFIX[split]}-images-idx3-ubyte"), dimensions=3)
     labels = _read(_find(folder, f"{_PREFIX[split]}-labels-idx1-ubyte"), dimensions=1)
@@ -49,19 +49,27 @@ def idx(
         raise ValueError(f"{folder}: {len(images)} images, but {len(labels)} labels.")
     if len(images) == 0:
         raise ValueError(f"{folder}: the files hold no images.")
+    # Counted before the selection, so that the network's outputs do not depend on it. At least 10,
+    # the classes of MNIST, because a short file may lack a digit.
+    classes = max(10, int(labels.max()) + 1)
     images, labels = images[::every], labels[::every]
     count = check_count(samples, len(images))
-    pixels = images[:count] / 255.0
-    if normalise is not None:
-        mean, deviation = normalise
-        if not (math.isfinite(mean) and math.isfinite(deviation) and deviation > 0):
-            raise ValueError(
-                f"normalise: expected a mean and a positive deviation, got {normalise}."
-            )
-        pixels = (pixels - mean) / deviation
-    classes = max(10, int(labels.max()) + 1)
-    labels = labels[:count].astype(int)
-    return Dataset(jnp.asarray(pixels, float), jnp.asarray(labels), folder.name, classes)
+    pixels = (images[:count] / 255.0 - mean) / deviation
+    return Dataset(
+        jnp.asarray(pixels, float), jnp.asarray(labels[:count].astype(int)), folder.name, classes
+    )
+
+
+def _checked_normalisation(normalise: tuple[float, float] | None) -> tuple[float, float]:
+    if normalise is None:
+        return 0.0, 1.0
+    try:
+        mean, deviation = (float(number) for number in normalise)
+    except (TypeError, ValueError):
+        mean = deviation = math.nan
+    if not (math.isfinite(mean) and math.isfinite(deviation) and deviation > 0):
+        raise ValueError(f"normalise: expected a mean and a positive deviation, got {normalise}.")
+    return mean, deviation
 
 
 def _find(folder: Path, stem: str) -> Path:

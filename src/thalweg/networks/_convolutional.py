@@ -10,14 +10,16 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ._activations import Activation
 from ._activations import activation as find_activation
 from ._initialisations import UniformFanIn, Xavier
-from ._layers import Convolution, Dense, max_pool
+from ._layers import Convolution, Dense, as_sample, check_sizes, max_pool
+
+_KERNEL = 5
 
 
 class Convolutional(eqx.Module):
     """Convolutions, each followed by the activation (and pooling), then dense layers.
 
-    Takes one image, flat or `(side, side)` or `(channels, side, side)`. Its only leaves are weights
-    and biases.
+    Takes one image, flat or `(side, side)` or `(1, side, side)`. Its only leaves are weights and
+    biases.
     """
 
     convolutions: tuple[Convolution, ...]
@@ -27,11 +29,9 @@ class Convolutional(eqx.Module):
     shape: tuple[int, int, int] = eqx.field(static=True)
 
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "outputs"]:
-        x = x.reshape(self.shape)
+        x = as_sample(x, self.shape)
         for convolution in self.convolutions:
-            x = self.activation(convolution(x))
-            if self.pool > 1:
-                x = max_pool(x, self.pool)
+            x = max_pool(self.activation(convolution(x)), self.pool)
         x = x.reshape(-1)
         for layer in self.layers[:-1]:
             x = self.activation(layer(x))
@@ -52,7 +52,17 @@ def convolutional_strided(
     Pad by 2, 5x5 convolutions of stride 2 to 6 and 16 channels, then 120, 84 and the outputs, all
     with ReLU. Convolutions start uniform on +-1/sqrt(fan_in), dense layers from Xavier's law.
 
-    **Raises:** ValueError for an image too small, or an unknown activation.
+    **Arguments:**
+
+    - `side`: height and width of the images, of one channel; at least 9 for two convolutions.
+    - `outputs`: the number of outputs.
+    - `channels`: the channels of each convolution.
+    - `widths`: the widths of the hidden dense layers.
+    - `activation`: as in `fully_connected`.
+    - `key`: the PRNG key for the weights.
+
+    **Raises:** ValueError for an image too small, sizes that are not positive integers, or an
+    unknown activation.
     """
     return _convolutional(side, outputs, channels, widths, activation, 2, 1, False, key)
 
@@ -72,7 +82,10 @@ def convolutional_pooled(
     84 and the outputs. Convolutions and biases start uniform on +-1/sqrt(fan_in), dense weights
     from Xavier's law.
 
-    **Raises:** ValueError for an image too small, or an unknown activation.
+    **Arguments:** as in `convolutional_strided`; images of at least 12 x 12 for two convolutions.
+
+    **Raises:** ValueError for an image too small, sizes that are not positive integers, or an
+    unknown activation.
     """
     return _convolutional(side, outputs, channels, widths, activation, 1, 2, True, key)
 
@@ -85,31 +98,49 @@ class _XavierWithBias(Xavier):
 
 
 def _convolutional(side, outputs, channels, widths, activation, stride, pool, bias, key):
-    kernel, padding = 5, 2
-    keys = iter(jr.split(key, len(channels) + len(widths) + 1))
-    convolutions, now, before = [], side, 1
-    for i, count in enumerate(channels):
-        pad = padding if i == 0 else 0
-        now = ((now + 2 * pad - kernel) // stride + 1) // pool
-        if now < 1:
-            raise ValueError(f"side: images of {side} x {side} are too small for this network.")
-        convolutions.append(
-            Convolution(
-                before,
-                count,
-                kernel,
-                stride=stride,
-                padding=pad,
-                bias=bias,
-                init=UniformFanIn(),
-                key=next(keys),
-            )
+    for field, sizes in (
+        ("side", (side,)),
+        ("outputs", (outputs,)),
+        ("channels", tuple(channels)),
+        ("widths", tuple(widths)),
+    ):
+        check_sizes(sizes, field)
+
+    def sides(side):
+        return itertools.accumulate(
+            range(len(channels)),
+            lambda now, i: ((now + 2 * _padding(i) - _KERNEL) // stride + 1) // pool,
+            initial=side,
         )
-        before = count
-    sizes = [before * now**2, *widths, outputs]
+
+    *_, last = sides(side)
+    if last < 1:
+        smallest = next(s for s in itertools.count(side) if min(sides(s)) >= 1)
+        raise ValueError(
+            f"side: images of {side} x {side} are too small for this network, which needs at least"
+            f" {smallest} x {smallest}."
+        )
+    keys = iter(jr.split(key, len(channels) + len(widths) + 1))
+    convolutions = tuple(
+        Convolution(
+            before,
+            after,
+            _KERNEL,
+            stride=stride,
+            padding=_padding(i),
+            bias=bias,
+            init=UniformFanIn(),
+            key=next(keys),
+        )
+        for i, (before, after) in enumerate(itertools.pairwise((1, *channels)))
+    )
+    sizes = ((1, *channels)[-1] * last**2, *widths, outputs)
     layers = tuple(
         Dense(a, b, bias, _XavierWithBias(), next(keys)) for a, b in itertools.pairwise(sizes)
     )
-    return Convolutional(
-        tuple(convolutions), layers, find_activation(activation), pool, (1, side, side)
-    )
+    return Convolutional(convolutions, layers, find_activation(activation), pool, (1, side, side))
+
+
+def _padding(convolution: int) -> int:
+    """Only the first convolution is padded: 28 x 28 images then count as 32 x 32."""
+    return 2 if convolution == 0 else 0

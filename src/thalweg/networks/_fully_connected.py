@@ -10,11 +10,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ._activations import Activation
 from ._activations import activation as find_activation
 from ._initialisations import Initialisation, initialisation
-from ._layers import Dense
+from ._layers import Dense, as_sample, check_sizes
 
 
 class FullyConnected(eqx.Module):
-    """`W_n s(W_{n-1} s(... s(W_1 x + b_1)) ...) + b_n`, on one sample.
+    """`W_n s(W_{n-1} s(... s(W_1 x + b_1)) ...) + b_n`, on one sample of any shape, flattened.
 
     Its only leaves are weights and biases: the network is its own PyTree of parameters.
     """
@@ -23,7 +23,7 @@ class FullyConnected(eqx.Module):
     activation: Activation = eqx.field(static=True)
 
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "outputs"]:
-        x = x.reshape(-1)
+        x = as_sample(x, self.layers[0].weight.shape[1:])
         for layer in self.layers[:-1]:
             x = self.activation(layer(x))
         return self.layers[-1](x)
@@ -51,8 +51,11 @@ def fully_connected(
 
     **Raises:** ValueError for widths that are not positive integers, or an unknown name.
     """
-    if len(widths) < 2 or any(int(w) != w or w < 1 for w in widths):
-        raise ValueError(f"widths: expected two or more positive integers, got {list(widths)}.")
+    if len(widths) < 2:
+        raise ValueError(
+            f"widths: expected at least the numbers of inputs and of outputs, got {list(widths)}."
+        )
+    check_sizes(tuple(widths), "widths")
     law = initialisation(init)
     keys = jr.split(key, len(widths) - 1)
     layers = tuple(

@@ -1,9 +1,12 @@
-"""The two kinds of layers with weights, and the pooling between them."""
+"""The two kinds of layers with weights, the pooling between them, and the shape of what enters."""
+
+import math
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._initialisations import Initialisation
@@ -76,3 +79,26 @@ def max_pool(x: Float[Array, "channels height width"], size: int) -> Float[Array
     rows, columns = height // size, width // size
     squares = x[:, : rows * size, : columns * size].reshape(channels, rows, size, columns, size)
     return jnp.max(squares, axis=(2, 4))
+
+
+def as_sample(x: Float[Array, "..."], shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """One sample in the shape that the first layer takes.
+
+    **Raises:** ValueError for a sample with another number of numbers in it. Shapes are known when
+    JAX compiles, so that the check costs nothing when the network runs.
+    """
+    if x.size != math.prod(shape):
+        raise ValueError(
+            f"inputs: one sample has shape {x.shape}, but the network takes {math.prod(shape)}"
+            " numbers (for many samples at once: `networks.apply(network, inputs)`)."
+        )
+    return x.reshape(shape)
+
+
+def check_sizes(sizes: tuple[object, ...], field: str) -> None:
+    """Refuse sizes that are not positive integers.
+
+    **Raises:** ValueError that names the field.
+    """
+    if not all(isinstance(n, int | np.integer) and n >= 1 for n in sizes):
+        raise ValueError(f"{field}: expected positive integers, got {list(sizes)}.")

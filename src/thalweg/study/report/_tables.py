@@ -17,49 +17,47 @@ class Table:
 
 
 def end_table(results: Results) -> Table:
-    """Where every optimizer stands at its last time that its flow shares."""
-    header = [
-        "optimizer",
-        "t",
-        "loss",
-        "loss − flow's",
-        "distance to flow",
-        "relative",
-        "predictions apart",
-        "largest eigenvalue × step",
-        "smallest eigenvalue",
-        "gradients",
-    ]
-    return Table(header, [_end_row(member, results) for member in results.optimizers])
+    """Where every optimizer (a column) stands at its last time that its flow shares."""
+    columns = [_end_column(member, results) for member in results.optimizers]
+    quantities = list(columns[0]) if columns else []
+    header = ["at the end", *(member.label for member in results.optimizers)]
+    return Table(header, [[name, *(column[name] for column in columns)] for name in quantities])
 
 
-def _end_row(member: Member, results: Results) -> list[str]:
+def _end_column(member: Member, results: Results) -> dict[str, str]:
     loss = member.numbers("loss")
     gap, seen = results.comparisons.get(member.name), results.curvature.get(member.name)
-    cells = [member.label, *["no common time"] * 1, significant(loss[-1], 6) if loss else "none"]
-    if gap is None or not gap.numbers("time"):
-        cells += ["not compared"] * 4
+    cells = {"loss": significant(loss[-1], 6) if loss else "none"}
+    compared = gap is not None and bool(gap.numbers("time"))
+    last = {name: gap.numbers(name)[-1] for name in _GAP} if gap is not None and compared else None
+    if last is None:
+        cells |= dict.fromkeys(("flow time t", *_COMPARED), "not compared")
     else:
-        last = {name: gap.numbers(name)[-1] for name in _GAP}
-        cells[1] = significant(last["time"])
         moved = last["moved"]
-        cells += [
-            with_error(last["loss_difference"], last["loss_error"]),
+        values = (
             with_error(last["distance"], last["distance_error"]),
             percent(last["distance"] / moved) if moved > 0 else "flow has not moved",
+            with_error(last["loss_difference"], last["loss_error"]),
             with_error(last["prediction_distance"], last["prediction_error"]),
-        ]
+        )
+        cells = {"flow time t": significant(last["time"]), **cells}
+        cells |= dict(zip(_COMPARED, values, strict=True))
     if seen is None or not seen.numbers("time"):
-        cells += ["not measured"] * 2
+        cells |= dict.fromkeys(_MEASURED, "not measured")
     else:
         step = float(member.attributes["step_size"])
-        cells += [
-            with_error(_last(seen, "largest") * step, _last(seen, "largest_residual") * step),
+        top, radius = _last(seen, "largest"), _last(seen, "largest_residual")
+        values = (
+            with_error(top, radius),
+            with_error(top * step, radius * step),
             with_error(_last(seen, "smallest"), _last(seen, "smallest_residual")),
-        ]
-    return [*cells, _count(member.attributes.get("gradients"))]
+        )
+        cells |= dict(zip(_MEASURED, values, strict=True))
+    return cells | {"gradients": _count(member.attributes.get("gradients"))}
 
 
+_COMPARED = ("distance to flow", "relative to distance moved", "loss − flow's", "predictions apart")
+_MEASURED = ("largest eigenvalue", "largest eigenvalue × step", "smallest eigenvalue")
 _GAP = (
     "time",
     "moved",

@@ -1,0 +1,65 @@
+"""A study small enough to run many times."""
+
+TINY = """\
+[study]
+name = "tiny"
+seed = 3
+
+[data]
+kind = "digits"
+samples = 20
+
+[network]
+kind = "fully_connected"
+widths = [3]
+
+[flow]
+t1 = 1.0
+saves = 4
+rtol = 1e-5
+
+[[optimizers]]
+kind = "gradient_descent"
+step_size = 0.05
+
+[[optimizers]]
+kind = "heavy_ball"
+step_size = 0.01
+momentum = 0.9
+
+[[optimizers]]
+kind = "nesterov"
+step_size = 0.01
+"""
+
+# The first optimizer diverges; two share a flow; text that must not run in a browser.
+WILD = """\
+[study]
+name = "<script>document.title = 'owned'</script> & 'co'"
+
+[data]
+kind = "gaussian"
+samples = 15
+features = 4
+noise = 0.1
+
+[network]
+kind = "fully_connected"
+widths = [5]
+activation = "softplus"
+
+[flow]
+t1 = 40.0
+saves = 6
+rtol = 1e-5
+
+[[optimizers]]
+kind = "gradient_descent"
+name = "too-large"
+step_size = 15.0
+
+[[optimizers]]
+kind = "gradient_descent"
+name = "small"
+step_size = 0.2
+"""

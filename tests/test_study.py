@@ -1,0 +1,286 @@
+"""A study from its file to its store and report, and back from sudden death."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+import zarr.storage._local
+
+import thalweg as tw
+from thalweg.study import StoreError, resume, run_study
+from thalweg.study.build import build
+from thalweg.study.spec import parse_spec
+from thalweg.study.store import Lock, Store
+
+from .studies import TINY, WILD
+
+
+def write_spec(folder: Path, text: str) -> Path:
+    path = folder / "study.toml"
+    path.write_text(text)
+    return path
+
+
+def arrays(directory):
+    """Every number of a store, but for checkpoints."""
+    root = zarr.open_group(directory / "study.zarr", mode="r")
+    found = {
+        path: np.asarray(item[...])
+        for path, item in root.members(max_depth=None)
+        if isinstance(item, zarr.Array) and not path.startswith("checkpoints")
+    }
+    counted = {
+        f"{path}@{key}": value
+        for path, item in root.members(max_depth=None)
+        if isinstance(item, zarr.Group) and not path.startswith("checkpoints")
+        for key, value in item.attrs.items()
+    }
+    return found, counted, root.attrs["verdict"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    report = run_study(write_spec(folder, TINY), folder / "out")
+    assert report == folder / "out" / "report.html"
+    return folder / "out"
+
+
+def same(left, right):
+    (a, a_counts, a_verdict), (b, b_counts, b_verdict) = arrays(left), arrays(right)
+    assert a.keys() == b.keys()
+    for path in a:
+        np.testing.assert_array_equal(a[path], b[path], err_msg=path)
+    assert a_counts == b_counts
+    assert a_verdict == b_verdict
+
+
+def test_the_store_is_plain_xarray(finished):
+    tree = xr.open_datatree(finished / "study.zarr", engine="zarr", consolidated=False)
+    assert tree.attrs["thalweg_format"] == 1
+    assert tree.attrs["spec"] == TINY
+    assert tree.attrs["dtype"] == "float64"
+    assert set(json.loads(tree.attrs["versions"])) >= {"thalweg", "jax", "diffrax", "python"}
+    flow, run = tree["flows/gradient_flow"], tree["optimizers/gradient_descent"]
+    np.testing.assert_allclose(flow["time"], [0, 0.25, 0.5, 0.75, 1])
+    np.testing.assert_allclose(run["step"], [0, 5, 10, 15, 20])
+    assert flow.attrs["status_kind"] == "completed"
+    layout = json.loads(tree.attrs["parameter_layout"])
+    assert sum(int(np.prod(part["shape"])) for part in layout) == flow.sizes["parameter"]
+    for group in ("flows/nesterov_flow", "comparisons/heavy_ball", "curvature/nesterov"):
+        for name, variable in tree[group].data_vars.items():
+            if name != "relative":
+                assert np.all(np.isfinite(variable)), (group, name)
+    tree.close()
+
+
+def test_the_stored_numbers_are_those_of_the_library(finished):
+    plan = build(parse_spec(TINY))
+    tree = xr.open_datatree(finished / "study.zarr", engine="zarr", consolidated=False)
+    times = np.linspace(0, 1, 5)
+    flow = tw.integrate(tw.GradientFlow(), plan.objective, plan.params, save_at=times, rtol=1e-5)
+    np.testing.assert_array_equal(tree["flows/gradient_flow/loss"], flow.loss)
+    np.testing.assert_array_equal(tree["flows/gradient_flow/error"], flow.error)
+    run = tw.descend(tw.GradientDescent(0.05), plan.objective, plan.params, 20, save_every=5)
+    gap = tw.compare(run, flow)
+    np.testing.assert_array_equal(tree["comparisons/gradient_descent/distance"], gap.distance)
+    hessian = tw.extreme_eigenvalues(plan.objective, jax.tree.map(lambda x: x[-1], run.params))
+    stored = tree["curvature/gradient_descent"].isel(time=-1)
+    assert abs(stored["largest"] - hessian.value[0]) <= (
+        stored["largest_residual"] + hessian.residual[0]
+    )
+    tree.close()
+
+
+def test_verdict_of_a_calm_study(finished):
+    sentences = json.loads(arrays(finished)[2])
+    text = " ".join(sentence["text"] for sentence in sentences)
+    assert "Gradient descent with step 0.05" in text
+    assert "stays within" in text or "leaves its flow" in text
+    assert "sharpness × step" in text
+    assert "The gradient flow itself is known to within" in text
+    for sentence in sentences:
+        assert sentence["numbers"]
+        assert "nan" not in sentence["text"]
+
+
+class SuddenDeath(BaseException):
+    """Not an Exception: nothing may catch it and tidy up."""
+
+
+def writes_of(monkeypatch, limit=None):
+    """Count the files that zarr writes; die at the `limit`-th, before or amid it."""
+    original, count = zarr.storage._local._put, [0]
+
+    def put(path, value, exclusive=False):
+        count[0] += 1
+        if limit is not None and count[0] >= limit:
+            raise SuddenDeath
+        return original(path, value, exclusive)
+
+    monkeypatch.setattr(zarr.storage._local, "_put", put)
+    return count
+
+
+def test_death_at_any_write_loses_nothing(finished, tmp_path, monkeypatch):
+    spec = write_spec(tmp_path, TINY)
+    with monkeypatch.context() as patch:
+        count = writes_of(patch)
+        run_study(spec, tmp_path / "whole")
+        total = count[0]
+    same(finished, tmp_path / "whole")
+    for n, limit in enumerate(np.linspace(2, total, 9).astype(int)):
+        out = tmp_path / f"cut-{n}"
+        with monkeypatch.context() as patch:
+            writes_of(patch, int(limit))
+            with pytest.raises(SuddenDeath):
+                run_study(spec, out)
+        # Dead a second time, a little later, then brought to the end.
+        with monkeypatch.context() as patch:
+            writes_of(patch, 7)
+            with contextlib.suppress(SuddenDeath):
+                resume(out)
+        resume(out)
+        same(finished, out)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+def test_kill_9_and_resume_from_the_command_line(finished, tmp_path):
+    spec, out = write_spec(tmp_path, TINY), tmp_path / "out"
+    command = [sys.executable, "-m", "thalweg", "run", str(spec), "--out", str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (out / "study.zarr" / "flows" / "heavy_ball_flow").exists():
+        assert process.poll() is None, "ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / "report.html").exists()
+    done = subprocess.run(
+        [sys.executable, "-m", "thalweg", "resume", str(out), "--quiet"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Verdict" in done.stdout
+    same(finished, out)
+
+
+def test_resuming_a_finished_study_changes_nothing(finished):
+    before = arrays(finished)[0]
+    resume(finished)
+    for path, values in arrays(finished)[0].items():
+        np.testing.assert_array_equal(values, before[path])
+
+
+def test_results_are_not_overwritten(finished, tmp_path):
+    with pytest.raises(StoreError, match="holds results already"):
+        run_study(write_spec(tmp_path, TINY), finished)
+
+
+def test_one_process_at_a_time(finished):
+    (finished / "running.lock").write_text(json.dumps({"pid": 1}))
+    try:
+        with pytest.raises(StoreError, match="process 1 is at work"):
+            resume(finished)
+    finally:
+        (finished / "running.lock").unlink()
+    (finished / "running.lock").write_text("torn by a crash")
+    with Lock(finished):
+        pass
+    assert not (finished / "running.lock").exists()
+
+
+def test_a_diverging_run_is_reported(tmp_path):
+    report = run_study(write_spec(tmp_path, WILD), tmp_path / "out")
+    tree = xr.open_datatree(tmp_path / "out" / "study.zarr", engine="zarr", consolidated=False)
+    assert tree["optimizers/too-large"].attrs["status_kind"] == "diverged"
+    assert tree["optimizers/small"].attrs["status_kind"] == "completed"
+    assert list(tree["flows"].children) == ["gradient_flow"]
+    tree.close()
+    text = report.read_text()
+    assert "diverged at step" in text
+    assert "<script>" not in text
+
+
+def damage_attribute(path):
+    root = zarr.open_group(path, mode="r+")
+    del root.attrs["thalweg_format"]
+
+
+def damage_version(path):
+    zarr.open_group(path, mode="r+").attrs["thalweg_format"] = 99
+
+
+def damage_spec(path):
+    root = zarr.open_group(path, mode="r+")
+    del root.attrs["spec"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: (path / "zarr.json").write_text("{"), "damaged"),
+        (lambda path: (path / "zarr.json").unlink(), "damaged"),
+        (damage_attribute, "not written by thalweg"),
+        (damage_version, "format 99"),
+        (damage_spec, "'spec' is missing"),
+    ],
+)
+def test_damaged_stores(tmp_path, damage, message):
+    attributes = {"spec": TINY, "seed": 0, "dtype": "float64", "versions": "{}"}
+    Store.create(tmp_path / "out", attributes, 0)
+    damage(tmp_path / "out" / "study.zarr")
+    with pytest.raises(StoreError, match=message):
+        Store.open(tmp_path / "out")
+
+
+def test_directories_that_do_not_do(tmp_path):
+    with pytest.raises(StoreError, match=r"holds no study\.zarr"):
+        resume(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot be written"):
+        run_study(write_spec(tmp_path, TINY), tmp_path / "file" / "out")
+    with pytest.raises(StoreError, match="MiB free"):
+        Store.create(tmp_path / "large", {}, 10**18)
+    assert not (tmp_path / "large" / "study.zarr").exists()
+
+
+def test_a_disk_that_fills_up(finished, tmp_path, monkeypatch):
+    spec = write_spec(tmp_path, TINY)
+    original, count = zarr.storage._local._put, [0]
+
+    def put(path, value, exclusive=False):
+        count[0] += 1
+        if count[0] > 60:
+            raise OSError(28, "No space left on device")
+        return original(path, value, exclusive)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(zarr.storage._local, "_put", put)
+        with pytest.raises(OSError, match="No space left"):
+            run_study(spec, tmp_path / "out")
+    resume(tmp_path / "out")
+    same(finished, tmp_path / "out")
+
+
+def test_float64_needs_its_mode(monkeypatch):
+    jax.config.update("jax_enable_x64", False)
+    try:
+        with pytest.raises(ValueError, match="64-bit mode"):
+            build(parse_spec(TINY))
+        build(parse_spec(TINY.replace("seed = 3", 'dtype = "float32"')))
+    finally:
+        jax.config.update("jax_enable_x64", True)
