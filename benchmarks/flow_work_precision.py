@@ -296,7 +296,7 @@ def rows_for(loss, t1, limit, reference_rtol):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--t1", type=float, default=1000.0)
     parser.add_argument("--limit", type=float, default=120.0, help="seconds that LSODA may take")
     parser.add_argument("--reference", type=float, default=1e-10, help="rtol of the reference")

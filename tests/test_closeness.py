@@ -54,6 +54,34 @@ def test_error_bars_cover_what_a_better_flow_shows(pair):
     assert rough.prediction_error[-1] < 1e-2
 
 
+def test_cross_entropy_with_integer_labels():
+    inputs, _ = problems.small_data()
+    labels = np.arange(12) % 2
+    objective = tw.Objective(problems.tanh_network, tw.losses.cross_entropy, inputs, labels)
+    params = problems.random_weights((3, 5, 2))
+    run = tw.descend(tw.GradientDescent(0.1), objective, params, 10, save_every=10)
+    flow = tw.integrate(tw.GradientFlow(), objective, params, save_at=run.times, rtol=1e-4)
+    gap = tw.compare(run, flow)
+    end = jax.tree.map(lambda x: x[-1], flow.params)
+    columns = [
+        np.asarray(objective.jvp(end, jax.tree.unflatten(jax.tree.structure(end), basis))).ravel()
+        for basis in _basis(end)
+    ]
+    stretch = np.linalg.norm(np.array(columns), 2) / np.sqrt(12)
+    assert gap.prediction_error[-1] == pytest.approx(stretch * float(gap.error[-1]), rel=1e-2)
+    assert np.all(np.isfinite(gap.loss_error))
+
+
+def _basis(params):
+    """The unit vectors of parameter space, as lists of leaves."""
+    leaves = [np.asarray(x) for x in jax.tree.leaves(params)]
+    for which, leaf in enumerate(leaves):
+        for index in np.ndindex(leaf.shape):
+            units = [np.zeros_like(x) for x in leaves]
+            units[which][index] = 1.0
+            yield [jnp.asarray(u) for u in units]
+
+
 def test_only_common_times_are_compared(pair):
     objective, params, run, _ = pair
     times = np.union1d(np.asarray(run.times)[1::2], [0.33, 0.77])

@@ -2,12 +2,14 @@
 
 import gzip
 import struct
+from http.client import IncompleteRead
 from pathlib import Path
 
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+import scipy.sparse
 
 import thalweg as tw
 
@@ -34,6 +36,33 @@ def test_digits():
     for wrong in (0, -3, 2.5, 5000):
         with pytest.raises(ValueError, match="samples"):
             tw.datasets.digits(wrong)  # pyright: ignore[reportArgumentType]
+
+
+def test_constant_features_become_zero():
+    # The mean of equal numbers is not exactly that number, and the deviation then not exactly 0.
+    background = (0 - 0.1307) / 0.3081
+    inputs = np.stack([np.full(1000, background), np.arange(1000.0)], axis=1)
+    assert inputs[:, 0].std() > 0
+    data = tw.datasets.Dataset(jnp.asarray(inputs), jnp.zeros((1000, 1)), "background")
+    standard = np.asarray(data.standardised().inputs)
+    np.testing.assert_array_equal(standard[:, 0], 0)
+    expected = (inputs[:, 1] - 499.5) / inputs[:, 1].std()
+    np.testing.assert_allclose(standard[:, 1], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("targets", "classes", "message"),
+    [
+        (np.zeros(4), None, r"targets: expected shape \(samples, outputs\)"),
+        (np.zeros((3, 1)), None, r"targets: .*got \(3, 1\)"),
+        (np.zeros((4, 1), int), 2, r"targets: expected shape \(samples,\)"),
+        (np.array([0, 1, 2, 1]), 2, r"labels run from 0 to 2, .* 2 classes"),
+        (np.array([0, 1, -1, 1]), 2, r"labels run from -1 to 1"),
+    ],
+)
+def test_datasets_that_do_not_fit(targets, classes, message):
+    with pytest.raises(ValueError, match=message):
+        tw.datasets.Dataset(jnp.ones((4, 2)), jnp.asarray(targets), "mine", classes)
 
 
 def write(path, array, magic=None, cut=0, opener=open):
@@ -65,8 +94,9 @@ def test_idx(folder):
         tw.datasets.idx(path, every=4, samples=4)
     with pytest.raises(ValueError, match="every"):
         tw.datasets.idx(path, every=0)
-    with pytest.raises(ValueError, match="normalise"):
-        tw.datasets.idx(path, normalise=(0.0, 0.0))
+    for wrong in ((0.0, 0.0), (np.nan, 1.0), (0.1,), 0.5):
+        with pytest.raises(ValueError, match="normalise"):
+            tw.datasets.idx(path, normalise=wrong)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="split"):
         tw.datasets.idx(path, split="validation")  # pyright: ignore[reportArgumentType]
     with pytest.raises(FileNotFoundError, match="t10k-images"):
@@ -78,13 +108,21 @@ def test_idx(folder):
 def test_damaged_idx_files(folder):
     path, images, labels = folder
     name = path / "train-images-idx3-ubyte"
-    for damage, message in (
-        ({"cut": 3}, "cut short"),
-        ({"magic": b"GIF8"}, "not an IDX file"),
-    ):
-        write(name, images, **damage)
-        with pytest.raises(ValueError, match=message):
+    write(name, images, cut=3)
+    with pytest.raises(ValueError, match="cut short"):
+        tw.datasets.idx(path)
+    # A picture, the magic number of a file of labels, one of 32-bit integers, and an empty file.
+    for magic in (b"GIF8", b"\0\0\x08\x01", b"\0\0\x0c\x03"):
+        write(name, images, magic=magic)
+        with pytest.raises(ValueError, match="not an IDX file"):
             tw.datasets.idx(path)
+    name.write_bytes(b"")
+    with pytest.raises(ValueError, match="not an IDX file"):
+        tw.datasets.idx(path)
+    header = struct.pack(">BBBBIII", 0, 0, 8, 3, 2**32 - 1, 2**32 - 1, 28)
+    name.write_bytes(header + bytes(28))
+    with pytest.raises(ValueError, match="cut short"):
+        tw.datasets.idx(path)
     write(name, images[:5])
     with pytest.raises(ValueError, match="5 images, but 9 labels"):
         tw.datasets.idx(path)
@@ -98,6 +136,15 @@ def test_damaged_idx_files(folder):
         tw.datasets.idx(path)
 
 
+def test_idx_test_split_and_more_than_ten_classes(tmp_path):
+    images, labels = np.zeros((4, 2, 2)), np.array([3, 1, 26, 0])
+    write(tmp_path / "t10k-images.idx3-ubyte.gz", images, opener=gzip.open)
+    write(tmp_path / "t10k-labels-idx1-ubyte", labels)
+    data = tw.datasets.idx(tmp_path, split="test", every=3, normalise=None)
+    np.testing.assert_array_equal(data.targets, [3, 0])
+    assert data.classes == 27, "the classes of the file, whatever was selected"
+
+
 @pytest.mark.skipif(not SHARED.is_dir(), reason="real MNIST files are not beside the repository")
 @pytest.mark.parametrize(("name", "count"), [("mnist-first-600", 600), ("mnist-every-50th", 1000)])
 def test_real_digits(name, count):
@@ -108,30 +155,57 @@ def test_real_digits(name, count):
     assert float(data.inputs.std()) == pytest.approx(1, abs=0.05)
 
 
-def test_openml(monkeypatch):
+@pytest.fixture
+def openml(monkeypatch):
+    """Stands in for the site: `openml(data, target)` is what it answers."""
     import sklearn.datasets
 
-    def offline(*args, **kwargs):
-        raise OSError("no route to host")
+    def answer(data=None, target=None, error=None):
+        def fetch(name, version, as_frame):
+            if error is not None:
+                raise error
+            return {"data": data, "target": target}
 
-    monkeypatch.setattr(sklearn.datasets, "fetch_openml", offline)
-    with pytest.raises(ConnectionError, match="cannot be reached"):
-        tw.datasets.openml("mnist_784")
+        monkeypatch.setattr(sklearn.datasets, "fetch_openml", fetch)
 
-    def online(name, version, as_frame):
-        return {"data": np.arange(6).reshape(3, 2), "target": np.array(["b", "a", "b"])}
+    return answer
 
-    monkeypatch.setattr(sklearn.datasets, "fetch_openml", online)
+
+def test_openml_classes_and_numbers(openml):
+    pixels = np.arange(6).reshape(3, 2)
+    openml(pixels, np.array(["b", "a", "b"], dtype=object))
     data = tw.datasets.openml("letters", samples=2)
     np.testing.assert_array_equal(data.targets, [1, 0])
+    np.testing.assert_array_equal(data.inputs, pixels[:2])
+    assert data.inputs.dtype == jnp.float64
     assert data.classes == 2
+    openml(scipy.sparse.csr_matrix(pixels), np.array([0.5, 1.5, 2.5]))
+    data = tw.datasets.openml("prices")
+    np.testing.assert_array_equal(data.inputs, pixels)
+    np.testing.assert_array_equal(data.targets, [[0.5], [1.5], [2.5]])
+    assert data.classes is None
 
-    def words(name, version, as_frame):
-        return {"data": np.array([["x"]]), "target": np.array([0.5])}
 
-    monkeypatch.setattr(sklearn.datasets, "fetch_openml", words)
-    with pytest.raises(ValueError, match="not numbers"):
-        tw.datasets.openml("words")
+@pytest.mark.parametrize("error", [OSError("no route to host"), IncompleteRead(b"")])
+def test_openml_offline(openml, error):
+    openml(error=error)
+    with pytest.raises(ConnectionError, match=r"'mnist_784'.*digits"):
+        tw.datasets.openml("mnist_784")
+
+
+@pytest.mark.parametrize(
+    ("data", "target", "message"),
+    [
+        (np.array([["x"]]), np.array([0.5]), "not numbers"),
+        (np.array([[np.nan]]), np.array([0.5]), "missing"),
+        (np.array([[1.0]]), None, "no single target"),
+        (np.array([[1.0]]), np.array([[0.5, 1.0]]), "no single target"),
+    ],
+)
+def test_openml_data_that_do_not_serve(openml, data, target, message):
+    openml(data, target)
+    with pytest.raises(ValueError, match=f"'odd'.*{message}"):
+        tw.datasets.openml("odd")
 
 
 def test_gaussian_teacher():
@@ -145,5 +219,21 @@ def test_gaussian_teacher():
     np.testing.assert_allclose(own.targets[:, 0], own.inputs[:, 0] - own.inputs[:, 1])
     with pytest.raises(ValueError, match="noise"):
         tw.datasets.gaussian_teacher(4, 2, noise=-1.0, key=jr.key(0))
-    with pytest.raises(ValueError, match="features"):
-        tw.datasets.gaussian_teacher(4, 0, key=jr.key(0))
+    for field in ("samples", "features", "hidden", "outputs"):
+        sizes = {"samples": 4, "features": 3, "hidden": 2, "outputs": 1, field: 0}
+        with pytest.raises(ValueError, match=field):
+            tw.datasets.gaussian_teacher(**sizes, key=jr.key(0))  # pyright: ignore
+
+
+def test_gaussian_teacher_is_a_network():
+    """Targets follow from the teacher alone: no noise, and a teacher of one's own."""
+    teacher = tw.networks.fully_connected([3, 4, 2], activation="erf", key=jr.key(7))
+    data = tw.datasets.gaussian_teacher(5, 3, teacher=teacher, key=jr.key(0))
+    expected = tw.networks.apply(teacher, data.inputs)
+    np.testing.assert_allclose(data.targets, expected, rtol=1e-12)
+    default = tw.datasets.gaussian_teacher(500, 3, hidden=1, activation="relu", key=jr.key(0))
+    # One ReLU unit: zero on half of the space, one linear function on the other half.
+    active = np.asarray(default.targets[:, 0]) != 0
+    assert 0.4 < active.mean() < 0.6
+    residual = np.linalg.lstsq(default.inputs[active], default.targets[active])[1]
+    assert residual.sum() < 1e-20

@@ -1,6 +1,7 @@
 """Networks against the same arithmetic written out in NumPy."""
 
 import itertools
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -9,6 +10,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 import scipy.special
+from jax.flatten_util import ravel_pytree
 
 import thalweg as tw
 from thalweg.networks import ACTIVATIONS, INITIALISATIONS
@@ -31,6 +33,7 @@ def test_activations(name):
     np.testing.assert_allclose(activation(jnp.asarray(x)), NUMPY[name](x), rtol=1e-12, atol=1e-15)
     scaled = np.asarray(activation(jnp.asarray(2.5 * x)))
     assert activation.homogeneous == np.allclose(scaled, 2.5 * NUMPY[name](x), atol=1e-12)
+    assert activation.smooth == ("relu" not in name)
     if activation.slopes is not None:
         assert activation.slopes == (-float(NUMPY[name](np.array(-1.0))), float(NUMPY[name](1.0)))
 
@@ -70,6 +73,34 @@ def test_initialisation_variances(name, variance):
     weights = np.asarray(law.weight(jr.key(0), (200, 300), 300, 200))
     assert weights.var() == pytest.approx(variance, rel=0.03)
     assert abs(weights.mean()) < 5 * np.sqrt(variance / weights.size)
+
+
+def test_initialisations_with_their_own_numbers():
+    law = tw.networks.NearZero(scale=0.5)
+    assert np.asarray(law.weight(jr.key(0), (200, 300), 300, 200)).std() == pytest.approx(
+        0.5 / np.sqrt(300), rel=0.02
+    )
+    network = tw.networks.fully_connected(
+        [9, 4], init=tw.networks.TangentKernel(weight_std=2.0, bias_std=0.5), key=jr.key(0)
+    )
+    (layer,) = network.layers
+    expected = np.asarray(layer.weight) @ np.ones(9) * 2 / 3 + 0.5 * np.asarray(layer.bias)
+    np.testing.assert_allclose(network(jnp.ones(9)), expected, rtol=1e-12)
+    with pytest.raises(ValueError, match="scale"):
+        tw.networks.NearZero(scale=0.0)
+    with pytest.raises(ValueError, match="weight_std"):
+        tw.networks.TangentKernel(weight_std=-1.0)
+
+
+@pytest.mark.parametrize("name", INITIALISATIONS)
+def test_uniform_laws_reach_their_bounds_and_biases_follow_the_law(name):
+    law = INITIALISATIONS[name]
+    largest = float(jnp.abs(law.weight(jr.key(1), (200, 300), 300, 200)).max())
+    bounds = {"xavier": np.sqrt(6 / 500), "uniform_fan_in": 1 / np.sqrt(300)}
+    if name in bounds:
+        assert 0.999 * bounds[name] < largest <= bounds[name]
+    spread = {"uniform_fan_in": 1 / np.sqrt(3 * 300), "tangent_kernel": 1.0}.get(name, 0.0)
+    assert float(law.bias(jr.key(2), 4000, 300).std()) == pytest.approx(spread, rel=0.05)
 
 
 def test_tangent_kernel_scaling_is_in_the_forward_pass():
@@ -132,6 +163,67 @@ def test_convolutional_forward(build, stride, pool, leaves):
     np.testing.assert_allclose(network(jnp.asarray(image.ravel())), x, rtol=1e-10)
 
 
+def test_convolutional_initialisation():
+    network = tw.networks.convolutional_pooled(key=jr.key(0))
+    sizes = [25, 6 * 25, 400, 120, 84, 10]
+    for layer, fan_in in zip(network.convolutions, sizes[:2], strict=True):
+        bound = 1 / np.sqrt(fan_in)
+        assert 0.9 * bound < np.abs(np.asarray(layer.weight)).max() <= bound
+        assert 0.5 * bound < np.abs(np.asarray(layer.bias)).max() <= bound
+    for layer, (fan_in, fan_out) in zip(network.layers, itertools.pairwise(sizes[2:]), strict=True):
+        bound = np.sqrt(6 / (fan_in + fan_out))
+        assert 0.98 * bound < np.abs(np.asarray(layer.weight)).max() <= bound
+        assert 0.5 < np.abs(np.asarray(layer.bias)).max() * np.sqrt(fan_in) <= 1
+
+
+@pytest.mark.parametrize(
+    ("build", "count"),
+    [
+        # LeNet-5's well-known count, and the same without its 236 biases.
+        (tw.networks.convolutional_pooled, 61_706),
+        (tw.networks.convolutional_strided, 61_470),
+    ],
+)
+def test_convolutional_sizes(build, count):
+    assert sum(leaf.size for leaf in jax.tree.leaves(build(key=jr.key(0)))) == count
+
+
+@pytest.mark.parametrize(
+    ("build", "smallest"),
+    [(tw.networks.convolutional_strided, 9), (tw.networks.convolutional_pooled, 12)],
+)
+def test_smallest_images(build, smallest):
+    network = build(side=smallest, outputs=3, key=jr.key(0))
+    assert network(jnp.ones((smallest, smallest))).shape == (3,)
+    for side in (smallest - 1, 2):
+        with pytest.raises(ValueError, match=f"side: .*at least {smallest} x {smallest}"):
+            build(side=side, key=jr.key(0))
+
+
+@pytest.mark.parametrize(
+    ("build", "degree"),
+    [
+        (tw.networks.convolutional_strided, 5),
+        (partial(tw.networks.fully_connected, [784, 6, 5, 2], activation="relu", bias=False), 3),
+        (
+            partial(
+                tw.networks.fully_connected,
+                [784, 6, 2],
+                activation=tw.networks.leaky_relu(0.3),
+                bias=False,
+            ),
+            2,
+        ),
+    ],
+)
+def test_networks_without_biases_are_homogeneous_in_their_weights(build, degree):
+    network = build(key=jr.key(0))
+    image = jnp.asarray(np.random.default_rng(0).normal(size=(28, 28)))
+    scaled = jax.tree.map(lambda w: 1.7 * w, network)
+    assert float(jnp.abs(network(image)).max()) > 1e-3
+    np.testing.assert_allclose(scaled(image), 1.7**degree * network(image), rtol=1e-10)
+
+
 @pytest.mark.parametrize(
     "build", [tw.networks.convolutional_strided, tw.networks.convolutional_pooled]
 )
@@ -141,22 +233,14 @@ def test_second_derivatives_go_through_convolutions(build):
     objective = tw.Objective(
         tw.networks.apply, tw.losses.cross_entropy, data, np.array([0, 4, 9]), params=network
     )
-    leaves, structure = jax.tree.flatten(network)
-    keys = jr.split(jr.key(1), 2 * len(leaves))
-    a, b = (
-        jax.tree.unflatten(
-            structure, [jr.normal(k, x.shape) for k, x in zip(ks, leaves, strict=True)]
-        )
-        for ks in (keys[: len(leaves)], keys[len(leaves) :])
-    )
-
-    def dot(x, y):
-        return sum(
-            float(jnp.vdot(p, q))
-            for p, q in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)
-        )
-
-    assert dot(a, objective.hvp(network, b)) == pytest.approx(dot(b, objective.hvp(network, a)))
+    point, unravel = ravel_pytree(network)
+    a, b = np.random.default_rng(1).normal(size=(2, point.size))
+    gradient = jax.jit(lambda p: ravel_pytree(objective.gradient(unravel(p)))[0])
+    hvp = jax.jit(lambda v: ravel_pytree(objective.hvp(network, unravel(v)))[0])
+    product, step = np.asarray(hvp(b)), 1e-5
+    difference = (gradient(point + step * b) - gradient(point - step * b)) / (2 * step)
+    np.testing.assert_allclose(product, difference, atol=1e-6 * np.abs(product).max())
+    assert a @ product == pytest.approx(b @ np.asarray(hvp(a)), rel=1e-10)
 
 
 def test_keys_decide():
@@ -186,7 +270,59 @@ def test_mistakes_are_named(change, message):
         tw.networks.fully_connected([3, 2], activation=3, key=jr.key(0))  # pyright: ignore
 
 
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"outputs": 0}, "outputs"),
+        ({"channels": (6, -1)}, "channels"),
+        ({"widths": (2.5,)}, "widths"),
+        ({"side": 28.0}, "side"),
+    ],
+)
+def test_sizes_that_are_not_positive_integers(change, field):
+    with pytest.raises(ValueError, match=f"{field}: expected positive integers"):
+        tw.networks.convolutional_pooled(**change, key=jr.key(0))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [partial(tw.networks.fully_connected, [784, 4, 2]), tw.networks.convolutional_strided],
+)
+def test_samples_that_do_not_fit(build):
+    network = build(key=jr.key(0))
+    for shape in ((64,), (2, 28, 28)):
+        with pytest.raises(ValueError, match=r"inputs: one sample has shape .* takes 784 numbers"):
+            network(jnp.ones(shape))
+
+
 def test_any_function_is_an_activation():
     network = tw.networks.fully_connected([3, 4, 2], activation=jnp.sin, key=jr.key(0))
+    first, last = network.layers
+    hidden = np.sin(np.asarray(first.weight) @ np.ones(3))
+    np.testing.assert_allclose(network(jnp.ones(3)), np.asarray(last.weight) @ hidden, rtol=1e-12)
     assert network.activation.name == "sin"
-    assert np.isfinite(network(jnp.ones(3))).all()
+    assert network.activation.smooth is None, "nobody has said so"
+    assert not network.activation.homogeneous
+    with pytest.raises(TypeError, match="cannot be hashed"):
+        tw.networks.fully_connected([3, 2], activation=Unhashable(), key=jr.key(0))
+    with pytest.raises(ValueError, match="slope"):
+        tw.networks.leaky_relu(float("nan"))
+
+
+class Unhashable:
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+    def __call__(self, x):
+        return x
+
+
+def test_networks_of_one_kind_share_their_structure():
+    def draw(seed):
+        return tw.networks.fully_connected(
+            [3, 4, 2], activation=tw.networks.leaky_relu(0.2), init="he", key=jr.key(seed)
+        )
+
+    assert jax.tree.structure(draw(0)) == jax.tree.structure(draw(1))
+    other = tw.networks.fully_connected([3, 4, 2], activation="leaky_relu", key=jr.key(0))
+    assert jax.tree.structure(draw(0)) != jax.tree.structure(other)
+    assert hash(jax.tree.structure(draw(0))) == hash(jax.tree.structure(draw(1)))

@@ -159,15 +159,18 @@ def _finish(report_path: Path) -> None:
     import json
 
     from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
     from .study.store import Store
 
     marks = {"good": "[green]✓[/]", "notice": "[cyan]•[/]", "warning": "[yellow]![/]"}
+    sentences = Table.grid(padding=(0, 1))
+    for sentence in json.loads(Store.open(report_path.parent).attributes["verdict"]):
+        sentences.add_row(marks[sentence["level"]], Text(sentence["text"]))
     console = Console(highlight=False)
     console.print("\n[bold]Verdict[/]")
-    for sentence in json.loads(Store.open(report_path.parent).attributes["verdict"]):
-        console.print(f"{marks[sentence['level']]} ", end="")
-        console.print(sentence["text"], markup=False)
+    console.print(sentences)
     console.print()
     print(f"report: {report_path}")
 

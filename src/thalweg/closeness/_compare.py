@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._trees import tree_norm, tree_scale, tree_sub
-from ..losses import squared_error
 from ..objective import Objective
 from ..trajectory import Trajectory
 
@@ -119,13 +118,13 @@ def _in_prediction_space(objective, run, flow, error):
     """Error bar of the loss, distance of predictions, and its error bar."""
     apart = objective.predictions(run) - objective.predictions(flow)
     distance = jnp.sqrt(jnp.sum(apart**2) / objective.samples)
-    geometry = eqx.tree_at(lambda o: o.loss, objective, squared_error)
 
     def iterate(carry, _):
         direction, _ = carry
-        image = geometry.gnvp(flow, direction)
-        size = tree_norm(image)
-        return (tree_scale(1 / jnp.where(size > 0, size, 1), image), size), None
+        image = objective.vjp(flow, objective.jvp(flow, direction))
+        size = tree_norm(image) / objective.samples
+        shrink = 1 / (objective.samples * jnp.where(size > 0, size, 1))
+        return (tree_scale(shrink, image), size), None
 
     # Started from the gradient: where the error is likely to point, and never orthogonal to all.
     gradient = objective.gradient(flow)

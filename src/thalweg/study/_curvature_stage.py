@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ..curvature import ExtremeEigenvalues
@@ -59,20 +60,20 @@ def carry_out_curvature(
         bar.at(index)
         while index < rows:
             point = unravel(jnp.asarray(params[index]))
-            found, carry = search(plan.objective, point, carry)
-            store.write_row(
-                path,
-                index,
-                {
+            row = {"gradient_norm": norm(plan.objective, point)}
+            # The last point of a diverged run may have no finite Hessian: its row stays empty.
+            if np.isfinite(row["gradient_norm"]):
+                found, carry = search(plan.objective, point, carry)
+                row |= {
                     "largest": found.largest.value,
                     "largest_residual": found.largest.residual,
                     "smallest": found.smallest.value,
                     "smallest_residual": found.smallest.residual,
-                    "gradient_norm": norm(plan.objective, point),
                     "products": found.products,
-                },
-            )
+                }
+            store.write_row(path, index, row)
             index += 1
             store.save_checkpoint(path, carry, index)
             bar.at(index)
-    store.annotate(path, {"products": int(store.read(path, "products").sum()), "complete": True})
+    products = int(np.nansum(store.read(path, "products")))
+    store.annotate(path, {"products": products, "complete": True})

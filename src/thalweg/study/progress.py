@@ -83,20 +83,28 @@ class Bars:
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
+            ProgressColumn,
             SpinnerColumn,
-            TaskProgressColumn,
             TextColumn,
             TimeElapsedColumn,
             TimeRemainingColumn,
         )
         from rich.progress import Progress as RichProgress
+        from rich.text import Text
+
+        class RateColumn(ProgressColumn):
+            """Saved times a second."""
+
+            def render(self, task):
+                speed = task.finished_speed or task.speed
+                return Text(f"{speed:6.1f}/s" if speed else "", style="progress.data.speed")
 
         columns = (
             SpinnerColumn(finished_text="[green]✓"),
             TextColumn("{task.description:<34}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TaskProgressColumn(show_speed=True, text_format=""),
+            RateColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
