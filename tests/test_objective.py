@@ -257,21 +257,6 @@ def test_an_objective_travels_through_jit_as_an_argument():
     assert float(jax.jit(objective.value)(params)) == pytest.approx(float(objective.value(params)))
 
 
-def test_parameters_of_two_networks_share_a_compilation():
-    a, b = (tw.networks.fully_connected([3, 4, 2], key=jr.key(seed)) for seed in (0, 1))
-    inputs, targets = small_data()
-    objective = tw.Objective(tw.networks.apply, tw.losses.squared_error, inputs, targets, params=a)
-    traces = []
-
-    @jax.jit
-    def value(params):
-        traces.append(1)
-        return objective.value(params)
-
-    assert float(value(a)) != float(value(b))
-    assert len(traces) == 1
-
-
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [

@@ -13,9 +13,9 @@ from .._checks import check_positive
 from .._trees import check_params, tree_dtype, tree_norm, tree_sub
 from ..objective import Objective
 from ..trajectory import Snapshot, Stats, Status, Trajectory, follow
-from . import _method as m
 from ._base import Flow
 from ._cost import cost_is_known
+from ._method import Method, MethodState, choose_method
 
 # The companion solution, whose distance to the solution is the error estimate, is this much
 # cruder: at least twice the error for any method, at no more than the solution's price.
@@ -26,8 +26,8 @@ class IntegrationState(eqx.Module):
     """The solution, its cruder companion, and the index of the next saved time."""
 
     index: Int[Array, ""]
-    solution: m.MethodState
-    companion: m.MethodState
+    solution: MethodState
+    companion: MethodState
     ended: Int[Array, ""]
 
 
@@ -65,7 +65,7 @@ class Integration:
         self.params = params
         self._max_steps = max_steps
         self._solution, self._companion = (
-            m.choose_method(
+            choose_method(
                 flow,
                 solver,
                 factor * self.rtol,
@@ -97,7 +97,7 @@ class Integration:
         t, solution, params, status = self._reach(self._solution, state.solution, target)
         _, companion, other, fallen = self._reach(self._companion, state.companion, t)
         error = float(tree_norm(tree_sub(params, other)))
-        steps = m.accepted(self._solution, solution)
+        steps = self._solution.accepted(solution)
         error += float(tree_norm(params)) * _eps(params) * float(np.sqrt(steps + 1))
         if not fallen.ok:
             error = float("inf")
@@ -113,10 +113,10 @@ class Integration:
         return IntegrationState(state.index + 1, solution, companion, ended), snapshot
 
     def _reach(
-        self, method: m.Method, state: m.MethodState, target: float
-    ) -> tuple[float, m.MethodState, PyTree, Status]:
+        self, method: Method, state: MethodState, target: float
+    ) -> tuple[float, MethodState, PyTree, Status]:
         """Bring one solution to `target`, or as far as it goes."""
-        left = self._max_steps - m.attempts(method, state)
+        left = self._max_steps - method.attempts(state)
         if left > 0 and not bool(method.now(state)[1].stalled):
             state = method.to(self.objective, state, target, left)
         now = method.now(state)[1]
@@ -136,14 +136,14 @@ class Integration:
             )
         return reached, state, self.dynamics.params(now.y), status
 
-    def _stats(self, solution: m.MethodState, companion: m.MethodState) -> Stats:
+    def _stats(self, solution: MethodState, companion: MethodState) -> Stats:
         known = all(cost_is_known(s) for s in self._solution.solvers)
         return Stats(
-            gradients=m.evaluations(self._solution, solution) if known else -1,
-            error_gradients=m.evaluations(self._companion, companion) if known else -1,
-            steps=m.accepted(self._solution, solution),
-            rejected=m.rejected(self._solution, solution),
-            solver=m.solver_names(self._solution, solution),
+            gradients=self._solution.evaluations(solution) if known else -1,
+            error_gradients=self._companion.evaluations(companion) if known else -1,
+            steps=self._solution.accepted(solution),
+            rejected=self._solution.rejected(solution),
+            solver=self._solution.solver_names(solution),
         )
 
 

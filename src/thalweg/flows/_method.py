@@ -76,7 +76,7 @@ class Method(eqx.Module):
         The budget is checked after every stretch on the device, so that it may be overrun by a
         stretch.
         """
-        limit = attempts(self, state) + budget
+        limit = self.attempts(state) + budget
         target = jnp.asarray(target, self.marches[0].rtol.dtype)
         while True:
             march, now = self.now(state)
@@ -84,7 +84,7 @@ class Method(eqx.Module):
             now = patient.to(objective, now, target, min(budget, 1000))
             used = state.used.at[state.active].set(1)
             state = self._with_active(eqx.tree_at(lambda s: s.used, state, used), now)
-            if bool(now.t >= target) or bool(now.stalled) or attempts(self, state) >= limit:
+            if bool(now.t >= target) or bool(now.stalled) or self.attempts(state) >= limit:
                 return state
             if bool(now.unsuited >= patient.patience):
                 state = self._switched(objective, state)
@@ -93,6 +93,28 @@ class Method(eqx.Module):
         """The solution at a time within the last step."""
         march, now = self.now(state)
         return march.at(now, jnp.asarray(t, now.t.dtype))
+
+    def evaluations(self, state: MethodState) -> int:
+        """Evaluations of the vector field so far, by all marches."""
+        return int(state.evaluations + self.now(state)[1].evaluations)
+
+    def accepted(self, state: MethodState) -> int:
+        """Accepted steps so far."""
+        return int(state.steps + self.now(state)[1].steps)
+
+    def rejected(self, state: MethodState) -> int:
+        """Rejected steps so far."""
+        return int(state.rejected + self.now(state)[1].rejected)
+
+    def attempts(self, state: MethodState) -> int:
+        """Attempted steps so far."""
+        return self.accepted(state) + self.rejected(state)
+
+    def solver_names(self, state: MethodState) -> str:
+        """The solvers that took steps, in the order of candidates."""
+        names = [type(solver).__name__ for solver in self.solvers]
+        used = np.asarray(state.used)
+        return ", ".join(name for name, u in zip(names, used, strict=True) if u)
 
     def _patience(self, state: MethodState) -> Array:
         # Each switch makes the next one harder, so that indecision stays cheap.
@@ -117,32 +139,6 @@ class Method(eqx.Module):
             used=state.used,
         )
         return self._with_active(retired, successor)
-
-
-def evaluations(method: Method, state: MethodState) -> int:
-    """Evaluations of the vector field so far, by all marches."""
-    return int(state.evaluations + method.now(state)[1].evaluations)
-
-
-def accepted(method: Method, state: MethodState) -> int:
-    """Accepted steps so far."""
-    return int(state.steps + method.now(state)[1].steps)
-
-
-def rejected(method: Method, state: MethodState) -> int:
-    """Rejected steps so far."""
-    return int(state.rejected + method.now(state)[1].rejected)
-
-
-def attempts(method: Method, state: MethodState) -> int:
-    """Attempted steps so far."""
-    return accepted(method, state) + rejected(method, state)
-
-
-def solver_names(method: Method, state: MethodState) -> str:
-    """The solvers that took steps, in the order of candidates."""
-    names = [type(solver).__name__ for solver in method.solvers]
-    return ", ".join(n for n, used in zip(names, np.asarray(state.used), strict=True) if used)
 
 
 def choose_method(
