@@ -1,8 +1,10 @@
 """Checks of single numbers, with messages that name the field."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 from jax.core import Tracer
 
 
@@ -33,3 +35,19 @@ def check_momentum(value: Any, field: str = "momentum") -> None:
     number = check_number(value, field)
     if number is not None and not 0 <= number < 1:
         raise ValueError(f"{field}: must lie in [0, 1), got {number}.")
+
+
+def check_positive_integer(number: Any, field: str) -> None:
+    """Refuse anything but a positive integer."""
+    if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
+        raise ValueError(f"{field}: expected a positive integer, got {number!r}.")
+
+
+def check_positive_integers(numbers: Iterable[Any], field: str) -> None:
+    """Refuse a row with anything but positive integers in it."""
+    numbers = list(numbers)
+    for number in numbers:
+        try:
+            check_positive_integer(number, field)
+        except ValueError:
+            raise ValueError(f"{field}: expected positive integers, got {numbers}.") from None

@@ -36,6 +36,9 @@ class SquaredError(Loss):
     name: ClassVar[str] = "squared error"
 
     def __call__(self, predictions, targets):
+        if predictions.shape != targets.shape:
+            # Broadcasting would pair every prediction with every target.
+            self.check(predictions.shape, targets)
         residual = (predictions - targets).reshape(predictions.shape[0], -1)
         return 0.5 * jnp.sum(residual**2, axis=1)
 

@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
+from ._checks import check_positive_integer
 from ._trees import check_params
 
 
@@ -65,10 +66,9 @@ class Objective(eqx.Module):
             raise ValueError(
                 f"targets: {self.targets.shape[0]} samples, but inputs has {self.inputs.shape[0]}."
             )
-        if micro_batch is not None and (not isinstance(micro_batch, int) or micro_batch < 1):
-            raise ValueError(
-                f"micro_batch: expected a positive integer or None, got {micro_batch}."
-            )
+        if micro_batch is not None:
+            check_positive_integer(micro_batch, "micro_batch")
+            micro_batch = int(micro_batch)
         self.micro_batch = micro_batch
         if params is not None:
             self.check(params)
@@ -139,6 +139,10 @@ class Objective(eqx.Module):
         def batch(x, c):
             return jax.vjp(lambda p: self.predict(p, x), params)[1](c)[0]
 
+        if cotangent.shape[:1] != (self.samples,):
+            raise ValueError(
+                f"cotangent: shape {cotangent.shape} does not fit {self.samples} samples."
+            )
         return self._sum(batch, cotangent)
 
     def check(self, params: PyTree) -> None:
@@ -150,7 +154,7 @@ class Objective(eqx.Module):
         batch, and shapes that do not agree.
         """
         check_params(params)
-        first = self.predict(params, self.inputs)
+        first = self.predictions(params)
         if not hasattr(first, "shape") or not hasattr(first, "dtype"):
             raise TypeError(f"predict: expected one array, got {type(first).__name__}.")
         if first.ndim == 0 or first.shape[0] != self.samples:
@@ -158,9 +162,14 @@ class Objective(eqx.Module):
                 f"predict: returned shape {first.shape} for {self.samples} samples; the leading"
                 " axis must be the samples."
             )
+        if not jnp.issubdtype(first.dtype, jnp.floating):
+            raise TypeError(
+                f"predict: expected real floating-point predictions, got {first.dtype}; they must"
+                " have derivatives."
+            )
         if not bool(jnp.all(jnp.isfinite(first))):
             raise ValueError("predict: returned NaN or infinity at these parameters.")
-        if not np.array_equal(np.asarray(first), np.asarray(self.predict(params, self.inputs))):
+        if not np.array_equal(np.asarray(first), np.asarray(self.predictions(params))):
             raise ValueError(
                 "predict: two calls with the same parameters differ, so there is no landscape to"
                 " follow. Switch off dropout and other randomness."
@@ -168,19 +177,14 @@ class Objective(eqx.Module):
         self._check_independence(params, first)
         if hasattr(self.loss, "check"):
             self.loss.check(first.shape, self.targets)  # pyright: ignore[reportFunctionMemberAccess]
-        losses = self.loss(first, self.targets)
-        if losses.shape != (self.samples,):
-            raise ValueError(
-                f"loss: returned shape {losses.shape}; expected one number per sample,"
-                f" ({self.samples},)."
-            )
+        losses = self._checked_losses(first, self.targets)
         if not bool(jnp.all(jnp.isfinite(losses))):
             raise ValueError("loss: NaN or infinity at these parameters.")
 
     def _check_independence(self, params: PyTree, predictions: Array) -> None:
         if self.samples < 2:
             return
-        half = self.samples // 2
+        half = min(self.samples, self.micro_batch or self.samples) // 2 or 1
         part = np.asarray(self.predict(params, self.inputs[:half]))
         whole = np.asarray(predictions[:half])
         tolerance = 1e3 * float(np.finfo(whole.dtype).eps) * (1.0 + float(np.abs(whole).max()))
@@ -191,7 +195,17 @@ class Objective(eqx.Module):
             )
 
     def _losses(self, params: PyTree, inputs: Array, targets: Array) -> Float[Array, "samples"]:
-        return self.loss(self.predict(params, inputs), targets)
+        return self._checked_losses(self.predict(params, inputs), targets)
+
+    def _checked_losses(self, predictions: Array, targets: Array) -> Float[Array, "samples"]:
+        losses = self.loss(predictions, targets)
+        # A mean instead of one number per sample would be averaged twice, unnoticed.
+        if losses.shape != predictions.shape[:1]:
+            raise ValueError(
+                f"loss: returned shape {losses.shape}; expected one number per sample,"
+                f" {predictions.shape[:1]}."
+            )
+        return losses
 
     def _mean(self, batch: Callable[[Array, Array], PyTree]) -> PyTree:
         return jax.tree.map(lambda total: total / self.samples, self._sum(batch, self.targets))
@@ -243,6 +257,8 @@ def _checked_data(data: Any, field: str) -> Array:
         raise ValueError(f"{field}: holds no samples (shape {array.shape}).")
     if isinstance(array, Tracer):
         return array
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise TypeError(f"{field}: complex numbers ({array.dtype}) are not supported.")
     if jnp.issubdtype(array.dtype, jnp.floating) and not bool(jnp.all(jnp.isfinite(array))):
         where = np.argwhere(~np.isfinite(np.asarray(array)))[0]
         raise ValueError(

@@ -3,9 +3,10 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
+
+from .._checks import check_positive_integer
 
 
 class Dataset(eqx.Module):
@@ -68,15 +69,6 @@ class Dataset(eqx.Module):
         spread = jnp.std(self.inputs, axis=0)
         inputs = jnp.where(varies, centred / jnp.where(varies, spread, 1), 0)
         return Dataset(inputs, self.targets, self.name, self.classes)
-
-
-def check_positive_integer(number: object, field: str) -> None:
-    """Refuse anything but a positive integer.
-
-    **Raises:** ValueError that names the field.
-    """
-    if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
-        raise ValueError(f"{field}: expected a positive integer, got {number!r}.")
 
 
 def check_count(samples: int | None, available: int) -> int:

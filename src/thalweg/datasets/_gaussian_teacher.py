@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._checks import check_positive
+from .._checks import check_positive, check_positive_integer
 from ..networks import Activation, FullyConnected, fully_connected
-from ._dataset import Dataset, check_positive_integer
+from ._dataset import Dataset
 
 
 def gaussian_teacher(

@@ -9,7 +9,8 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
-from ._dataset import Dataset, check_count, check_positive_integer
+from .._checks import check_positive_integer
+from ._dataset import Dataset, check_count
 
 _PREFIX = {"train": "train", "test": "t10k"}
 _UNSIGNED_BYTE = 0x08

@@ -7,10 +7,11 @@ import equinox as eqx
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._checks import check_positive_integers
 from ._activations import Activation
 from ._activations import activation as find_activation
 from ._initialisations import UniformFanIn, Xavier
-from ._layers import Convolution, Dense, as_sample, check_sizes, max_pool
+from ._layers import Convolution, Dense, as_sample, max_pool
 
 _KERNEL = 5
 
@@ -104,7 +105,7 @@ def _convolutional(side, outputs, channels, widths, activation, stride, pool, bi
         ("channels", tuple(channels)),
         ("widths", tuple(widths)),
     ):
-        check_sizes(sizes, field)
+        check_positive_integers(sizes, field)
 
     def sides(side):
         return itertools.accumulate(

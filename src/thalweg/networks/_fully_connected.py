@@ -7,10 +7,11 @@ import equinox as eqx
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._checks import check_positive_integers
 from ._activations import Activation
 from ._activations import activation as find_activation
 from ._initialisations import Initialisation, initialisation
-from ._layers import Dense, as_sample, check_sizes
+from ._layers import Dense, as_sample
 
 
 class FullyConnected(eqx.Module):
@@ -55,7 +56,7 @@ def fully_connected(
         raise ValueError(
             f"widths: expected at least the numbers of inputs and of outputs, got {list(widths)}."
         )
-    check_sizes(tuple(widths), "widths")
+    check_positive_integers(widths, "widths")
     law = initialisation(init)
     keys = jr.split(key, len(widths) - 1)
     layers = tuple(

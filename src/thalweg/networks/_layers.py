@@ -6,7 +6,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._initialisations import Initialisation
@@ -93,12 +92,3 @@ def as_sample(x: Float[Array, "..."], shape: tuple[int, ...]) -> Float[Array, ".
             " numbers (for many samples at once: `networks.apply(network, inputs)`)."
         )
     return x.reshape(shape)
-
-
-def check_sizes(sizes: tuple[object, ...], field: str) -> None:
-    """Refuse sizes that are not positive integers.
-
-    **Raises:** ValueError that names the field.
-    """
-    if not all(isinstance(n, int | np.integer) and n >= 1 for n in sizes):
-        raise ValueError(f"{field}: expected positive integers, got {list(sizes)}.")

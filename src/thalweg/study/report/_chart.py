@@ -13,7 +13,9 @@ from html import escape
 from ._axes import Axis, span
 
 WIDTH, HEIGHT = 680, 340
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 14, 44
+_RIGHT, _TOP, _BOTTOM = 16, 36, 46
+# Room for one character of a tick label, at the size that it has on a phone.
+_CHARACTER = 12
 
 
 @dataclass(frozen=True)
@@ -80,18 +82,18 @@ class Chart:
         if self.log_x:
             x_low = min((v for v in xs if v > 0), default=0.1)
         y_low, y_high = span(ys, self.log_y)
-        return (
-            Axis(x_low, max(x_high, x_low * (1 + 1e-9) + 1e-12), _LEFT, WIDTH - _RIGHT, self.log_x),
-            Axis(y_low, y_high, HEIGHT - _BOTTOM, _TOP, self.log_y),
-        )
+        y = Axis(y_low, y_high, HEIGHT - _BOTTOM, _TOP, self.log_y)
+        left = 14 + _CHARACTER * max(len(label) for _, label in y.ticks())
+        x_high = max(x_high, x_low * (1 + 1e-9) + 1e-12)
+        return Axis(x_low, x_high, left, WIDTH - _RIGHT, self.log_x), y
 
     def _grid(self, x: Axis, y: Axis) -> list[str]:
         parts = []
         for value, label in y.ticks():
             at = y(value)
-            parts.append(f'<path class="grid" d="M{_LEFT} {at:.1f}H{WIDTH - _RIGHT}"/>')
+            parts.append(f'<path class="grid" d="M{x.start:.0f} {at:.1f}H{WIDTH - _RIGHT}"/>')
             parts.append(
-                f'<text class="tick" x="{_LEFT - 8}" y="{at + 4:.1f}"'
+                f'<text class="tick" x="{x.start - 8:.0f}" y="{at + 4:.1f}"'
                 f' text-anchor="end">{label}</text>'
             )
         for value, label in x.ticks():
@@ -101,17 +103,15 @@ class Chart:
                 f'<text class="tick" x="{at:.1f}" y="{HEIGHT - _BOTTOM + 19}"'
                 f' text-anchor="middle">{label}</text>'
             )
-        parts.append(f'<path class="stroke" d="M{_LEFT} {HEIGHT - _BOTTOM}H{WIDTH - _RIGHT}"/>')
-        middle = (_LEFT + WIDTH - _RIGHT) / 2
+        parts.append(
+            f'<path class="stroke" d="M{x.start:.0f} {HEIGHT - _BOTTOM}H{WIDTH - _RIGHT}"/>'
+        )
+        middle = (x.start + x.end) / 2
         parts.append(
             f'<text class="axis" x="{middle}" y="{HEIGHT - 6}"'
             f' text-anchor="middle">{escape(self.x_label)}</text>'
         )
-        down = (HEIGHT - _BOTTOM + _TOP) / 2
-        parts.append(
-            f'<text class="axis" transform="translate(13 {down}) rotate(-90)"'
-            f' text-anchor="middle">{escape(self.y_label)}</text>'
-        )
+        parts.append(f'<text class="axis" x="2" y="17">{escape(self.y_label)}</text>')
         return parts
 
     def _visible(self, value: float) -> bool:
@@ -157,7 +157,7 @@ class Chart:
         at = y(level.y)
         colour = "" if level.colour is None else f" c{level.colour}"
         return [
-            f'<path class="level{colour}" d="M{_LEFT} {at:.1f}H{WIDTH - _RIGHT}"/>',
+            f'<path class="level{colour}" d="M{x.start:.0f} {at:.1f}H{WIDTH - _RIGHT}"/>',
             f'<text class="note" x="{WIDTH - _RIGHT - 4}" y="{at - 5:.1f}"'
             f' text-anchor="end">{escape(level.label)}</text>',
         ]

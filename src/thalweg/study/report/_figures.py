@@ -76,7 +76,7 @@ def sharpness_charts(results: Results) -> list[Chart]:
         top = np.nanmax(value, initial=0)
         name = "2/η" if limit == 2 else f"{significant(limit)}/η"
         level = Level(f"limit of stability {name} = {significant(limit / step)}", limit / step)
-        far = limit / step > 100 * top
+        apart = top > 0 and not 0.25 < limit / step / top < 4
         charts.append(
             Chart(
                 f"Sharpness along {member.label}",
@@ -84,7 +84,7 @@ def sharpness_charts(results: Results) -> list[Chart]:
                 "largest eigenvalue",
                 [line],
                 [level],
-                log_y=bool(limit / step > 4 * top and top > 0) or far,
+                log_y=bool(apart and np.nanmin(value) > 0),
             )
         )
     return charts
