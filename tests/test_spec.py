@@ -60,6 +60,12 @@ MISTAKES = [
     ("momentum = 0.9", "", 22, r"optimizers\[1\]\.momentum: is missing"),
     ("momentum = 0.9", "momentun = 0.9", 22, r"optimizers\[1\]\.moment"),
     ('kind = "nesterov"', 'kind = "heavy_ball"\nmomentum = 0.5', 27, "second optimizer is called"),
+    (
+        'kind = "nesterov"',
+        'kind = "nesterov"\nname = "gradient_flow"',
+        29,
+        r"optimizers\[2\]\.name: 'gradient_flow' is the name of a flow",
+    ),
     ("saves = 4", "saves = ", 15, "not valid TOML"),
 ]
 

@@ -22,6 +22,7 @@ ActivationName = Literal["linear", "relu", "leaky_relu", "tanh", "softplus", "er
 
 # Smallest relative tolerances that the dtypes can give; see `integrate`.
 _FLOOR = {"float64": 2.3e-15, "float32": 1.2e-6}
+_FLOW_NAME = re.compile(r"(gradient|heavy_ball|nesterov)_flow(_\d+)?")
 
 
 class Section(BaseModel):
@@ -188,6 +189,9 @@ class Spec(Section):
     def _names_differ(self) -> "Spec":
         names = self.run_names()
         for i, name in enumerate(names):
+            if _FLOW_NAME.fullmatch(name):
+                # Curvature is stored by name, for flows and optimizers side by side.
+                raise _At(("optimizers", i, "name"), f"{name!r} is the name of a flow")
             if name in names[:i]:
                 raise _At(("optimizers", i), f"a second optimizer is called {name!r}; give `name`s")
         return self
