@@ -122,11 +122,11 @@ def writes_of(monkeypatch, limit=None):
     """Count the files that zarr writes; die at the `limit`-th, before or amid it."""
     original, count = zarr.storage._local._put, [0]
 
-    def put(path, value, exclusive=False):
+    def put(*args, **kwargs):
         count[0] += 1
         if limit is not None and count[0] >= limit:
             raise SuddenDeath
-        return original(path, value, exclusive)
+        return original(*args, **kwargs)
 
     monkeypatch.setattr(zarr.storage._local, "_put", put)
     return count
@@ -262,11 +262,11 @@ def test_a_disk_that_fills_up(finished, tmp_path, monkeypatch):
     spec = write_spec(tmp_path, TINY)
     original, count = zarr.storage._local._put, [0]
 
-    def put(path, value, exclusive=False):
+    def put(*args, **kwargs):
         count[0] += 1
         if count[0] > 60:
             raise OSError(28, "No space left on device")
-        return original(path, value, exclusive)
+        return original(*args, **kwargs)
 
     with monkeypatch.context() as patch:
         patch.setattr(zarr.storage._local, "_put", put)
