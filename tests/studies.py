@@ -1,4 +1,6 @@
-"""A study small enough to run many times."""
+"""Studies small enough to run many times."""
+
+from pathlib import Path
 
 TINY = """\
 [study]
@@ -63,3 +65,9 @@ kind = "gradient_descent"
 name = "small"
 step_size = 0.2
 """
+
+
+def write_spec(folder: Path, text: str) -> Path:
+    path = folder / "study.toml"
+    path.write_text(text)
+    return path

@@ -49,8 +49,8 @@ def test_init_then_a_mistake(tmp_path):
     ("arguments", "message"),
     [
         (("run", "nowhere.toml"), "no such file"),
-        (("resume", "nowhere"), "holds no study.zarr"),
-        (("report", "nowhere"), "holds no study.zarr"),
+        (("resume", "nowhere"), "there is no such directory"),
+        (("report", "nowhere"), "there is no such directory"),
         (("rum",), "rum"),
     ],
 )

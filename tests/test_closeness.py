@@ -1,5 +1,7 @@
 """Comparisons against distances computed by hand."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,8 +41,7 @@ def test_distances(pair):
         assert gap.loss_difference[i] == pytest.approx(
             float(objective.value(here) - objective.value(there)), abs=1e-14
         )
-    assert np.isnan(gap.relative[0])
-    np.testing.assert_allclose(gap.relative[1:], gap.distance[1:] / gap.moved[1:])
+    np.testing.assert_allclose(gap.relative, gap.distance / gap.moved.max())
 
 
 def test_error_bars_cover_what_a_better_flow_shows(pair):
@@ -112,3 +113,31 @@ def test_structures_must_agree(pair):
     )
     with pytest.raises(ValueError, match="structures"):
         tw.compare(run, odd)
+
+
+def test_shapes_must_agree(pair):
+    _, _, run, flow = pair
+    odd = dataclasses.replace(
+        flow, params=jax.tree.map(lambda x: jnp.sum(x, axis=-1, keepdims=True), flow.params)
+    )
+    with pytest.raises(ValueError, match="an array has shape"):
+        tw.compare(run, odd)
+
+
+def test_movement_is_counted_from_the_start():
+    objective, params = problems.small_objective()
+    late, whole = (
+        tw.integrate(tw.GradientFlow(), objective, params, save_at=times)
+        for times in ([1.0, 4.0], [0.0, 1.0, 4.0])
+    )
+    run = tw.descend(tw.GradientDescent(0.5), objective, params, 8, save_every=2)
+    np.testing.assert_allclose(
+        tw.compare(run, late).moved, tw.compare(run, whole).moved[1:], rtol=1e-6
+    )
+
+
+def test_tiny_times_are_not_taken_for_one_another():
+    objective, params = problems.small_objective()
+    a = tw.integrate(tw.GradientFlow(), objective, params, save_at=[0.0, 1e-6, 1e3])
+    b = tw.integrate(tw.GradientFlow(), objective, params, save_at=[0.0, 9e-6, 1e3])
+    np.testing.assert_allclose(tw.compare(a, b).times, [0.0, 1e3])

@@ -148,15 +148,31 @@ def test_stability_limit(optimizer):
 def test_a_diverging_run_is_a_result():
     hessian, _, start = quadratic.random_quadratic([0.5, 4.0])
     objective = problems.quadratic(hessian)
-    run = tw.descend(tw.GradientDescent(1.0), objective, jnp.asarray(start), 1000, save_every=10)
-    assert run.status.kind == "diverged"
-    assert run.status.step is not None
-    assert run.status.step < 100
-    assert str(run.status.step) in run.status.message
-    assert run.steps[-1] == run.status.step - 1
-    assert np.all(np.isfinite(run.params))
-    assert np.all(np.isfinite(run.loss))
-    assert run.stats.gradients == run.status.step
+    point, first, losses = np.asarray(start), 0, []
+    while not losses or losses[-1] <= 1e8 * max(losses[0], 1):
+        losses.append(0.5 * point @ hessian @ point)
+        point = point - hessian @ point
+    first = len(losses) - 1
+    for save_every in (1, 7, first, 1000):
+        run = tw.descend(
+            tw.GradientDescent(1.0), objective, jnp.asarray(start), 1000, save_every=save_every
+        )
+        assert run.status.kind == "diverged"
+        assert run.status.step == first
+        assert f"step {first} " in run.status.message
+        assert run.steps[-1] == first
+        assert np.all(np.diff(run.steps) > 0), "no step is saved twice"
+        np.testing.assert_allclose(run.loss[-1], losses[-1])
+        assert run.stats.gradients in (first, first + 1)
+
+
+def test_divergence_in_the_last_step_is_seen():
+    objective = problems.quadratic(np.eye(2))
+    for step_size in (1e5, 1e160, 1e200):
+        run = tw.descend(tw.GradientDescent(step_size), objective, jnp.ones(2), 1)
+        assert run.status.kind == "diverged"
+        assert run.status.step == 1
+        assert np.all(np.diff(run.steps) > 0)
 
 
 def test_a_run_that_jumps_to_infinity_is_a_result():

@@ -5,23 +5,16 @@ import shutil
 
 import pytest
 
-from thalweg.study import StoreError, run_study
+from thalweg.study import StoreError
 from thalweg.study.report import write_report
 from thalweg.study.report._axes import Axis, span
-
-from .studies import TINY, WILD
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 
 
-@pytest.fixture(scope="module")
-def reports(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("reports")
-    paths = {}
-    for name, text in (("tiny", TINY), ("wild", WILD)):
-        (folder / f"{name}.toml").write_text(text)
-        paths[name] = run_study(folder / f"{name}.toml", folder / name)
-    return paths
+@pytest.fixture
+def reports(finished, diverged):
+    return {"tiny": finished / "report.html", "wild": diverged / "report.html"}
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -19,16 +18,10 @@ import zarr.storage._local
 import thalweg as tw
 from thalweg.study import StoreError, resume, run_study
 from thalweg.study.build import build
-from thalweg.study.spec import parse_spec
+from thalweg.study.declare import parse_spec
 from thalweg.study.store import Lock, Store
 
-from .studies import TINY, WILD
-
-
-def write_spec(folder: Path, text: str) -> Path:
-    path = folder / "study.toml"
-    path.write_text(text)
-    return path
+from .studies import TINY, WILD, write_spec
 
 
 def arrays(directory):
@@ -46,14 +39,6 @@ def arrays(directory):
         for key, value in item.attrs.items()
     }
     return found, counted, root.attrs["verdict"]
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("finished")
-    report = run_study(write_spec(folder, TINY), folder / "out")
-    assert report == folder / "out" / "report.html"
-    return folder / "out"
 
 
 def same(left, right):
@@ -213,38 +198,6 @@ def test_a_diverging_run_is_reported(tmp_path):
     text = report.read_text()
     assert "diverged at step" in text
     assert "<script>" not in text
-
-
-def damage_attribute(path):
-    root = zarr.open_group(path, mode="r+")
-    del root.attrs["thalweg_format"]
-
-
-def damage_version(path):
-    zarr.open_group(path, mode="r+").attrs["thalweg_format"] = 99
-
-
-def damage_spec(path):
-    root = zarr.open_group(path, mode="r+")
-    del root.attrs["spec"]
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda path: (path / "zarr.json").write_text("{"), "damaged"),
-        (lambda path: (path / "zarr.json").unlink(), "damaged"),
-        (damage_attribute, "not written by thalweg"),
-        (damage_version, "format 99"),
-        (damage_spec, "'spec' is missing"),
-    ],
-)
-def test_damaged_stores(tmp_path, damage, message):
-    attributes = {"spec": TINY, "seed": 0, "dtype": "float64", "versions": "{}"}
-    Store.create(tmp_path / "out", attributes, 0)
-    damage(tmp_path / "out" / "study.zarr")
-    with pytest.raises(StoreError, match=message):
-        Store.open(tmp_path / "out")
 
 
 def test_directories_that_do_not_do(tmp_path):

@@ -3,6 +3,8 @@
 JAX is imported inside the commands, so that help and mistakes are answered at once.
 """
 
+import json
+import re
 import sys
 from importlib.metadata import version
 from importlib.resources import files
@@ -41,16 +43,15 @@ def run(
     quiet
         No progress, only the verdict.
     """
-    from .study.spec import load_spec
+    from .study.declare import load_spec
 
-    source = study or _embedded()
-    spec, text = load_spec(source)
-    directory = out or _fresh_directory(spec.study.name)
+    declaration = load_spec(study or _embedded())
+    directory = out or _fresh_directory(declaration.spec.study.name)
     _with_jax()
-    from .study import run_text
+    from .study import run_declared
 
     try:
-        _finish(run_text(spec, text, directory, _progress(quiet)))
+        _finish(run_declared(declaration, directory, _progress(quiet)))
     except KeyboardInterrupt:
         _interrupted(directory)
 
@@ -100,7 +101,13 @@ def init(file: Path = Path("study.toml"), /) -> None:
     """
     if file.exists():
         raise ValueError(f"{file}: exists already; give another name.")
-    file.write_text(_embedded().read_text(encoding="utf-8"), encoding="utf-8")
+    if not file.parent.is_dir():
+        raise FileNotFoundError(f"{file}: there is no folder {file.parent}.")
+    text = _embedded().read_text(encoding="utf-8")
+    # Results are kept by the study's name: another study, another name.
+    name = json.dumps(file.stem.replace("-", " ").replace("_", " "), ensure_ascii=False)
+    text = re.sub(r'^name = "first light"', lambda _: f"name = {name}", text, flags=re.MULTILINE)
+    file.write_text(text, encoding="utf-8")
     print(f"wrote {file}; carry it out with: thalweg run {file}")
 
 
@@ -156,8 +163,6 @@ def _fresh_directory(name: str) -> Path:
 
 def _finish(report_path: Path) -> None:
     """Print the verdict, and where the report is."""
-    import json
-
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -169,7 +174,7 @@ def _finish(report_path: Path) -> None:
     for sentence in json.loads(Store.open(report_path.parent).attributes["verdict"]):
         sentences.add_row(marks[sentence["level"]], Text(sentence["text"]))
     console = Console(highlight=False)
-    console.print("\n[bold]Verdict[/]")
+    console.print("\n[bold]Verdict[/]   [dim]✓ holds   • to note   ! to look at[/]")
     console.print(sentences)
     console.print()
     print(f"report: {report_path}")

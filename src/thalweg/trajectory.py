@@ -53,7 +53,11 @@ class Stats:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One saved time of a trajectory in the making. `stats` are cumulative."""
+    """One saved time of a trajectory in the making.
+
+    `stats` are cumulative. `repeats`: the run ended where it was saved last, so that this snapshot
+    takes the last one's place.
+    """
 
     time: float
     params: PyTree
@@ -62,6 +66,7 @@ class Snapshot:
     error: float | None = None
     status: Status = field(default_factory=Status)
     stats: Stats = field(default_factory=Stats)
+    repeats: bool = False
 
 
 State = TypeVar("State")
@@ -117,8 +122,8 @@ class Trajectory(eqx.Module):
     - `error`: shape `(saves,)`, the estimated Euclidean distance, over all parameters, to the exact
       flow; `None` for an optimizer, whose iterates are what they are up to round-off.
     - `steps`: shape `(saves,)`, step numbers of an optimizer; `None` for a flow.
-    - `status`, `stats`, `dynamics`, `objective`: how it ended, what it cost, what was followed, and
-      on which landscape.
+    - `status`, `stats`, `dynamics`, `objective`, `initial`: how it ended, what it cost, what was
+      followed, on which landscape, and from which parameters.
     """
 
     times: Float[Array, "saves"]
@@ -130,6 +135,7 @@ class Trajectory(eqx.Module):
     stats: Stats = eqx.field(static=True)
     dynamics: Any
     objective: Objective | None = None
+    initial: PyTree = None
 
     @property
     def loss(self) -> Float[Array, "saves"]:
@@ -137,9 +143,7 @@ class Trajectory(eqx.Module):
         return self.observables["loss"]
 
     @staticmethod
-    def from_snapshots(
-        snapshots: Sequence[Snapshot], dynamics: Any, objective: Objective | None = None
-    ) -> "Trajectory":
+    def from_snapshots(snapshots: Sequence[Snapshot], run: Resumable) -> "Trajectory":
         """Put the snapshots of one run in a row; status and stats are the last one's."""
         if not snapshots:
             raise ValueError("snapshots: a trajectory needs at least one.")
@@ -157,8 +161,9 @@ class Trajectory(eqx.Module):
             steps=steps,
             status=last.status,
             stats=last.stats,
-            dynamics=dynamics,
-            objective=objective,
+            dynamics=run.dynamics,
+            objective=run.objective,
+            initial=run.params,
         )
 
 
@@ -168,5 +173,7 @@ def follow(run: Resumable) -> Trajectory:
     snapshots = []
     while not run.finished(state):
         state, snapshot = run.advance(state)
+        if snapshot.repeats:
+            snapshots.pop()
         snapshots.append(snapshot)
-    return Trajectory.from_snapshots(snapshots, run.dynamics, run.objective)
+    return Trajectory.from_snapshots(snapshots, run)

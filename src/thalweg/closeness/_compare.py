@@ -21,8 +21,8 @@ class Comparison(eqx.Module):
 
     - `distance`: Euclidean distance over all parameters; `error`: its error bar, the sum of both
       trajectories' own.
-    - `moved`: how far the flow has come from its starting point; `relative`: distance / moved,
-      NaN where the flow has not moved yet.
+    - `moved`: how far the flow has come from its starting point; `relative`: distance over the
+      farthest that the flow comes (one number for all times), NaN if it does not move.
     - `loss_difference`: loss of the run minus loss of the flow; `loss_error`: its error bar, the
       gradient's norm times `error` plus the second-order term, both first taken at the flow.
     - `prediction_distance`: root mean square over samples of the distance between predictions;
@@ -59,12 +59,20 @@ def compare(run: Trajectory, flow: Trajectory, objective: Objective | None = Non
         )
     if jax.tree.structure(run.params) != jax.tree.structure(flow.params):
         raise ValueError("params: the two trajectories' parameters have different structures.")
+    pairs = zip(jax.tree.leaves(run.params), jax.tree.leaves(flow.params), strict=True)
+    for ours_leaf, theirs_leaf in pairs:
+        if ours_leaf.shape[1:] != theirs_leaf.shape[1:]:
+            raise ValueError(
+                f"params: an array has shape {ours_leaf.shape[1:]} in the run, but"
+                f" {theirs_leaf.shape[1:]} in the flow."
+            )
     objective = flow.objective if objective is None else objective
     a = jax.tree.map(lambda x: x[ours], run.params)
     b = jax.tree.map(lambda x: x[theirs], flow.params)
     distance = _rowwise(tree_norm, tree_sub(a, b))
-    start = jax.tree.map(lambda x: x[:1], flow.params)
+    start = jax.tree.map(lambda x: x[None], flow.initial)
     moved = _rowwise(tree_norm, tree_sub(b, start))
+    travelled = jnp.max(moved)
     error = _error(run, ours) + _error(flow, theirs)
     loss_error = prediction_distance = prediction_error = None
     if objective is not None:
@@ -80,7 +88,7 @@ def compare(run: Trajectory, flow: Trajectory, objective: Objective | None = Non
         distance=distance,
         error=error,
         moved=moved,
-        relative=jnp.where(moved > 0, distance / jnp.where(moved > 0, moved, 1), jnp.nan),
+        relative=jnp.where(travelled > 0, distance / travelled, jnp.nan),
         loss_difference=run.loss[ours] - flow.loss[theirs],
         loss_error=loss_error,
         prediction_distance=prediction_distance,
@@ -90,12 +98,11 @@ def compare(run: Trajectory, flow: Trajectory, objective: Objective | None = Non
 
 def _common(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the times that both rows have."""
-    tolerance = _SAME_TIME * max(a.max(), b.max())
     nearest = np.clip(np.searchsorted(b, a), 1, max(len(b) - 1, 1))
     left = np.clip(nearest - 1, 0, len(b) - 1)
     nearest = np.clip(nearest, 0, len(b) - 1)
     index = np.where(np.abs(a - b[left]) <= np.abs(a - b[nearest]), left, nearest)
-    same = np.abs(a - b[index]) <= tolerance
+    same = np.abs(a - b[index]) <= _SAME_TIME * np.maximum(a, b[index])
     return np.flatnonzero(same), index[same]
 
 

@@ -336,9 +336,9 @@ def _rounding(s: _Search, scale, eps):
     """The length of the rounding error of one product with a unit vector, estimated.
 
     Exact products make `projected` symmetric. Errors of length e in all directions alike leave an
-    asymmetry of about e sqrt(2 / parameters) in each entry; so e is read off it, on top of the
-    rounding of the last operation. It is what a float32 network really loses, cancellation
-    between samples and layers included.
+    asymmetry of about e sqrt(2 / parameters) in each entry; so e is read off it. It is what a
+    float32 network really loses, cancellation between samples and layers included. On top comes an
+    allowance for errors that are themselves symmetric, as those of sums over samples are.
     """
     parameters = s.basis.shape[1]
     used = jnp.arange(s.projected.shape[0]) < s.imaged
@@ -346,7 +346,9 @@ def _rounding(s: _Search, scale, eps):
     asymmetry = jnp.where(square, s.projected - s.projected.T, 0)
     pairs = jnp.maximum(s.imaged * (s.imaged - 1), 1)
     typical = jnp.sqrt(jnp.sum(asymmetry**2) / pairs)
-    return 8 * eps * scale + 2 * math.sqrt(parameters / 2) * typical
+    # Sums of half-precision numbers are made in float32.
+    symmetric = 128 if eps < 1e-5 else 8
+    return symmetric * eps * scale + 2 * math.sqrt(parameters / 2) * typical
 
 
 def _restarted(s: _Search, wanted: Wanted) -> _Search:

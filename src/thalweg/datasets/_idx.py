@@ -74,6 +74,8 @@ def _checked_normalisation(normalise: tuple[float, float] | None) -> tuple[float
 
 
 def _find(folder: Path, stem: str) -> Path:
+    if folder.is_file():
+        raise FileNotFoundError(f"folder: {folder} is a file; give the folder that holds it.")
     if not folder.is_dir():
         raise FileNotFoundError(f"folder: there is no folder {folder}.")
     for name in (

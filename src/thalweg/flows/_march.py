@@ -15,10 +15,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._trees import tree_all_finite
+from .._trees import tree_all_finite, tree_dtype, tree_norm
 from ..objective import Objective
 from ._base import Flow
 from ._cost import after_rejection, attempt_evaluations, initial_evaluations
+
+# The logarithm of the factor by which the speed may grow within a step.
+_MOST_GROWTH = 1.0
 
 
 class MarchState(eqx.Module):
@@ -38,6 +41,11 @@ class MarchState(eqx.Module):
     stalled: Bool[Array, ""]
 
 
+def overgrown(y: PyTree[Array]) -> Bool[Array, ""]:
+    """Whether a point is so far out that it is on its way to infinity."""
+    return ~(tree_norm(y) < jnp.finfo(tree_dtype(y)).max ** 0.3)
+
+
 def never_unsuited(
     state: MarchState, h: Float[Array, ""], dense_info: PyTree, solver_state: PyTree
 ) -> Bool[Array, ""]:
@@ -48,6 +56,8 @@ def never_unsuited(
 class March(eqx.Module):
     """A flow, a solver and the tolerances: everything a march needs except where it stands.
 
+    No step is longer than `longest`. Where tolerances do not decide, at the start and on the way
+    out of a saddle, steps are `eagerness` times what they would be.
     `unsuited(state, h, dense_info, solver_state)` says whether an attempted step of length `h` was
     one that another method would have made better; the march comes to rest when `patience` more of
     its attempts were of that kind than were not.
@@ -58,6 +68,8 @@ class March(eqx.Module):
     rtol: Float[Array, ""]
     atol: Float[Array, ""]
     t_end: Float[Array, ""]
+    longest: Float[Array, ""]
+    eagerness: float = eqx.field(static=True, default=1.0)
     unsuited: Callable[..., Bool[Array, ""]] = eqx.field(static=True, default=never_unsuited)
     patience: Int[Array, ""] | int = 8
 
@@ -65,12 +77,38 @@ class March(eqx.Module):
     def controller(self) -> diffrax.PIDController:
         """A PI controller, gentle enough for steps at the edge of stability."""
         return diffrax.PIDController(
-            rtol=self.rtol, atol=self.atol, pcoeff=0.2, icoeff=0.5, safety=0.9, factormax=5.0
+            rtol=self.rtol,
+            atol=self.atol,
+            pcoeff=0.2,
+            icoeff=0.5,
+            safety=0.9,
+            factormax=5.0,
+            dtmax=self.longest,  # pyright: ignore[reportArgumentType]
         )
 
     @property
     def term(self) -> diffrax.ODETerm:
         return diffrax.ODETerm(self.flow.vector_field)  # pyright: ignore[reportArgumentType]
+
+    def with_growth(
+        self, error: PyTree[Array], state: MarchState, y: PyTree, dense_info: PyTree, order: Any
+    ) -> PyTree[Array]:
+        """The error estimate of a step, larger if the solution speeds up a lot within it.
+
+        Near a saddle everything that matters is below the tolerances. What grows there is resolved
+        if no step multiplies the speed by more than a few; that is the size of error added here.
+        """
+        ends = self.solver.interpolation_cls(t0=state.t, t1=state.t_next, **dense_info)
+        before, after = (tree_norm(ends.derivative(t)) for t in (state.t, state.t_next))
+        usable = (before > 0) & jnp.isfinite(after / before)
+        growth = jnp.log(jnp.where(usable, jnp.maximum(after / before, 1), 1))
+        excess = (growth / (self.eagerness * _MOST_GROWTH)) ** order
+
+        def with_excess(e, y0, y1):
+            scale = self.atol + self.rtol * jnp.maximum(jnp.abs(y0), jnp.abs(y1))
+            return jnp.abs(e) + (excess * scale).astype(e.dtype)
+
+        return jax.tree.map(with_excess, error, state.y, y)
 
     def start(
         self, objective: Objective, t: Array, y: PyTree, h: Float[Array, ""] | None
@@ -102,7 +140,8 @@ def _start(march, objective, t, y, h):
     t_next, controller_state = march.controller.init(
         term, t, march.t_end, y, h, objective, solver.func, solver.error_order(term)
     )
-    t_next = jnp.minimum(jnp.asarray(t_next, t.dtype), march.t_end)
+    first_step = jnp.minimum(march.eagerness * (jnp.asarray(t_next, t.dtype) - t), march.longest)
+    t_next = jnp.minimum(t + first_step, march.t_end)
     solver_state = solver.init(term, t, t_next, y, objective)
     shapes = eqx.filter_eval_shape(
         solver.step, term, t, t_next, y, objective, solver_state, jnp.asarray(False)
@@ -143,6 +182,7 @@ def _to(march, objective, state, target, budget):
         )
         usable = (result == diffrax.RESULTS.successful) & tree_all_finite(y)
         error = jax.tree.map(lambda e: jnp.where(usable & ~jnp.isnan(e), e, jnp.inf), error)
+        error = march.with_growth(error, state, y, dense_info, order)
         keep, t, t_next, _, controller_state, _ = controller.adapt_step_size(
             state.t, state.t_next, state.y, y, objective, error, order, state.controller_state
         )
@@ -170,7 +210,7 @@ def _to(march, objective, state, target, budget):
             steps=state.steps + keep,
             rejected=state.rejected + ~keep,
             unsuited=jnp.maximum(state.unsuited + jnp.where(amiss, 1, -1), 0),
-            stalled=(h <= smallest) & (t < march.t_end),
+            stalled=((h <= smallest) & (t < march.t_end)) | (keep & overgrown(y)),
         )
         return new, left - 1
 

@@ -6,13 +6,14 @@ higher-order pair goes on. Both signs are read off steps that are made anyway, s
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_origin
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optimistix
 from jaxtyping import Array, Int, PyTree
 
 from .._trees import tree_norm, tree_sub
@@ -21,6 +22,8 @@ from ..solvers import RKC2
 from ._base import Flow
 from ._march import March, MarchState, never_unsuited
 
+# A single step tells nothing about its own error: the horizon takes at least this many.
+_FEWEST_STEPS = 4
 # Tsit5 is stable on about [-3.3, 0]; steps beyond this part of it are held down by stability.
 _TSIT5_PRESSED = 2.4
 # Steps of the stabilised method within this reach would be stable for Tsit5 as well.
@@ -148,18 +151,61 @@ def choose_method(
     atol: float,
     t_end: float,
     dtype: jnp.dtype,
+    *,
+    stride: float = 1.0,
 ) -> Method:
-    """The solver asked for; without one, a classical pair and, where it can help, RKC2."""
+    """The solver asked for; without one, a classical pair and, where it can help, RKC2.
+
+    `stride` lengthens the first step and the longest one, which tolerances do not decide.
+    """
 
     def march(candidate, unsuited=never_unsuited):
-        numbers = jnp.asarray([rtol, atol, t_end], dtype)
-        return March(flow, candidate, numbers[0], numbers[1], numbers[2], unsuited)
+        numbers = jnp.asarray([rtol, atol, t_end, stride * t_end / _FEWEST_STEPS], dtype)
+        return March(
+            flow, candidate, numbers[0], numbers[1], numbers[2], numbers[3], stride, unsuited
+        )
 
     if solver is not None:
-        return Method((march(solver),))
+        return Method((march(with_tolerances(solver, rtol, atol)),))
     if not flow.real_spectrum:
         return Method((march(diffrax.Tsit5()),))
     return Method((march(diffrax.Tsit5(), _tsit5_pressed), march(RKC2(), _rkc2_idle)))
+
+
+def check_solver(solver: diffrax.AbstractSolver) -> None:
+    """Refuse a solver that cannot follow a flow with steps of its own choice.
+
+    **Raises:** TypeError.
+    """
+    name = type(solver).__name__
+    if not isinstance(solver, diffrax.AbstractSolver):
+        raise TypeError(f"solver: expected a diffrax solver, got {name}.")
+    if not isinstance(solver, diffrax.AbstractAdaptiveSolver):
+        raise TypeError(f"solver: {name} has no error estimate to choose its steps by.")
+    if get_origin(solver.term_structure) is diffrax.MultiTerm:
+        raise TypeError(f"solver: {name} needs a field in two parts; a flow has only one.")
+
+
+def with_tolerances(
+    solver: diffrax.AbstractSolver, rtol: float, atol: float
+) -> diffrax.AbstractSolver:
+    """An implicit solver whose root finder has no tolerances of its own gets those of the steps."""
+    if not isinstance(solver, diffrax.AbstractImplicitSolver):
+        return solver
+    given = {"rtol": rtol, "atol": atol, "norm": optimistix.rms_norm}
+    # diffrax marks "as for the steps" by an object of its own in place of a number.
+    mark = next(
+        (v for v in (solver.root_finder.rtol, solver.root_finder.atol) if not eqx.is_array_like(v)),
+        None,
+    )
+    names = [name for name in given if getattr(solver.root_finder, name) is mark]
+    if mark is None or not names:
+        return solver
+    return eqx.tree_at(
+        lambda s: [getattr(s.root_finder, name) for name in names],
+        solver,
+        [given[name] for name in names],
+    )
 
 
 def _tsit5_pressed(state, h, dense_info, solver_state):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from .._checks import check_positive_integer
 from .._trees import check_params, tree_all_finite
 from ..objective import Objective
 from ..trajectory import Snapshot, Stats, Status, Trajectory, follow
@@ -72,26 +73,39 @@ class Descent:
         target = int(self.save_steps[int(state.index)])
         state = _run(self.dynamics, self.objective, state, jnp.asarray(target))
         k = int(state.k)
+        loss = float(_value(self.objective, state.params))
+        ceiling = float(state.ceiling)
+        index = int(state.index)
         time = k * self.dynamics.time_per_step
-        status = Status()
-        if bool(state.diverged):
+        status, gradients = Status(), k
+        if not loss <= ceiling:
+            what = f"raised the loss to {loss:.3g}, above {ceiling:.3g}"
+            status = Status("diverged", f"step {k} {what}.", time=time, step=k)
+        elif bool(state.diverged):
+            # What step k + 1 needs or leads to, beyond the point that k steps led to.
+            what = (
+                f"left the finite, or its gradient was taken where the loss is above {ceiling:.3g}"
+            )
             status = Status(
                 "diverged",
-                f"step {k + 1} left the finite or raised the loss above {float(state.ceiling):.3g};"
-                f" the last row is step {k}.",
+                f"step {k + 1} {what}; the last row is step {k}.",
                 time=time,
                 step=k + 1,
             )
-        gradients = k + 1 if bool(state.diverged) else k
+        if bool(state.diverged):
+            gradients += 1
         snapshot = Snapshot(
             time=time,
             step=k,
             params=state.params,
-            loss=float(_value(self.objective, state.params)),
+            loss=loss,
             status=status,
             stats=Stats(gradients=gradients, steps=k, solver=self.dynamics.name),
+            repeats=index > 0 and k == int(self.save_steps[index - 1]),
         )
-        return eqx.tree_at(lambda s: s.index, state, state.index + 1), snapshot
+        ended = jnp.asarray(not status.ok)
+        state = eqx.tree_at(lambda s: (s.index, s.diverged), state, (state.index + 1, ended))
+        return state, snapshot
 
 
 def descend(
@@ -114,14 +128,14 @@ def descend(
 
     **Returns:** a `Trajectory` whose `times` are `step number * optimizer.time_per_step`. A run
     that stops being finite, or whose loss grows a hundred million times, stops there: its status
-    is "diverged" and says at which step, and its last row is the step before.
+    is "diverged" and says at which step; its last row is the last step that was finite.
 
     **Raises:** ValueError for a number of steps or a spacing that is not a positive integer;
     whatever `Objective.check` raises.
     """
-    for field, number in (("steps", steps), ("save_every", save_every)):
-        if number is not None and (int(number) != number or number < 1):
-            raise ValueError(f"{field}: expected a positive integer, got {number}.")
+    check_positive_integer(steps, "steps")
+    if save_every is not None:
+        check_positive_integer(save_every, "save_every")
     if save_steps is None:
         save_steps = np.unique(np.append(np.arange(0, steps, save_every or 1), steps))
     elif save_every is not None:
@@ -171,8 +185,9 @@ def _value(objective, params):
 
 def _checked_steps(save_steps: Any) -> np.ndarray:
     given = np.asarray(save_steps)
-    steps = given.astype(int)
-    if given.ndim != 1 or given.size == 0 or np.any(steps != given):
+    whole = given.ndim == 1 and given.size > 0 and np.all(np.isfinite(given))
+    steps = given.astype(int) if whole else given
+    if not whole or np.any(steps != given):
         raise ValueError(f"save_steps: expected a row of whole numbers, got {save_steps!r}.")
     if steps[0] < 0 or np.any(np.diff(steps) <= 0):
         raise ValueError("save_steps: must be increasing and not negative.")

@@ -2,9 +2,10 @@
 
 from ._errors import SpecError as SpecError
 from ._errors import StoreError as StoreError
+from .declare import Declaration as Declaration
+from .declare import load_spec as load_spec
+from .declare import parse_spec as parse_spec
 from .run import resume as resume
+from .run import run_declared as run_declared
 from .run import run_study as run_study
-from .run import run_text as run_text
 from .spec import Spec as Spec
-from .spec import load_spec as load_spec
-from .spec import parse_spec as parse_spec

@@ -39,7 +39,7 @@ def carry_out_curvature(
         tolerance=section.tolerance,
         max_products=section.max_products,
     )
-    rows = int(store.group(source).attrs["rows"])  # pyright: ignore[reportArgumentType]
+    rows = int(store.attribute(source, "rows"))
     params = store.read(source, "params")[:rows]
     time = store.read(source, "time")[:rows]
     _, unravel = ravel_pytree(plan.params)

@@ -12,6 +12,14 @@ class SpecError(ValueError):
         self.line = line
 
 
+class FieldError(ValueError):
+    """A mistake with the path of the field that it is about; `Declaration` knows the line."""
+
+    def __init__(self, path: tuple[str | int, ...], message: str):
+        super().__init__(message)
+        self.path = path
+
+
 class StoreError(ValueError):
     """A store that is damaged, foreign, in use, or cannot be written. Nothing was deleted."""
 

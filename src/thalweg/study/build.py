@@ -1,6 +1,10 @@
 """From a spec to the things it declares."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,7 +18,9 @@ from .._trees import tree_size
 from ..flows import Flow
 from ..objective import Objective
 from ..optimizers import GradientDescent, HeavyBall, Nesterov, NesterovConstant, Optimizer
-from .spec import Spec
+from ._errors import FieldError
+from .declare import Declaration
+from .spec import Section, Spec
 
 
 @dataclass(frozen=True)
@@ -48,12 +54,19 @@ class Plan:
     runs: list[PlannedRun]
 
 
-def build(spec: Spec) -> Plan:
+def build(declaration: Declaration) -> Plan:
     """Load the data, draw the network, and lay out the common clock.
 
-    **Raises:** ValueError when the spec asks for float64 while JAX's 64-bit mode is off, or when
-    data, network and loss do not fit; FileNotFoundError for data that are not there.
+    **Raises:** ValueError when the spec asks for float64 while JAX's 64-bit mode is off; SpecError,
+    with the line, when data are not there or data, network and loss do not fit.
     """
+    try:
+        return _build(declaration.spec, declaration.folder)
+    except FieldError as error:
+        raise declaration.mistake(error) from error
+
+
+def _build(spec: Spec, folder: Path) -> Plan:
     dtype = jnp.dtype(spec.study.dtype)
     if dtype == jnp.float64 and not jax.config.read("jax_enable_x64"):
         raise ValueError(
@@ -61,12 +74,14 @@ def build(spec: Spec) -> Plan:
             ' `jax.config.update("jax_enable_x64", True)` before anything else.'
         )
     data_key, network_key = jr.split(jr.key(spec.study.seed))
-    dataset = _dataset(spec.data, data_key)
+    with _mistakes_in("data", spec.data):
+        dataset = _dataset(spec.data, folder, data_key)
     if spec.loss.kind == "squared_error":
         dataset = dataset.one_hot()
     elif dataset.classes is None:
-        raise ValueError("loss.kind: cross_entropy needs data with class labels.")
-    params = _network(spec.network, dataset, network_key)
+        raise FieldError(("loss", "kind"), "cross_entropy needs data with class labels.")
+    with _mistakes_in("network", spec.network):
+        params = _network(spec.network, dataset, network_key)
     inputs, targets, params = jax.tree.map(
         lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x,
         (dataset.inputs, dataset.targets, params),
@@ -75,11 +90,24 @@ def build(spec: Spec) -> Plan:
     objective = Objective(networks.apply, loss, inputs, targets, params=params)
     wanted = spec.curvature.largest + spec.curvature.smallest
     if wanted > tree_size(params):
-        raise ValueError(
-            f"curvature: {wanted} eigenvalues of a Hessian of {tree_size(params)} parameters."
+        raise FieldError(
+            ("curvature",),
+            f"{wanted} eigenvalues of a Hessian of {tree_size(params)} parameters.",
         )
     flows, runs = lay_out(spec)
     return Plan(spec, dataset, objective, params, flows, runs)
+
+
+@contextmanager
+def _mistakes_in(name: str, section: Section) -> Iterator[None]:
+    """Give what the library refuses its place in the study: "samples: ..." is `data.samples`."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError) as error:
+        named = re.match(r"([a-z_]+): (.*)", str(error), re.DOTALL)
+        if named and named[1] in type(section).model_fields:
+            raise FieldError((name, named[1]), named[2]) from error
+        raise FieldError((name,), str(error)) from error
 
 
 def lay_out(spec: Spec) -> tuple[list[PlannedFlow], list[PlannedRun]]:
@@ -131,13 +159,13 @@ def _flow_names(flows: list[Flow]) -> list[str]:
     return names
 
 
-def _dataset(section: Any, key: Any) -> datasets.Dataset:
+def _dataset(section: Any, folder: Path, key: Any) -> datasets.Dataset:
     match section.kind:
         case "digits":
             data = datasets.digits(section.samples)
         case "idx":
             data = datasets.idx(
-                section.folder,
+                folder / section.folder,
                 samples=section.samples,
                 every=section.every,
                 split=section.split,
@@ -173,8 +201,7 @@ def _network(section: Any, dataset: datasets.Dataset, key: Any) -> PyTree:
     side = round(features**0.5)
     if side**2 != features:
         raise ValueError(
-            f"network.kind: {section.kind} needs square images, but samples have"
-            f" {features} numbers."
+            f"kind: {section.kind} needs square images, but samples have {features} numbers."
         )
     build_network = getattr(networks, section.kind)
     return build_network(

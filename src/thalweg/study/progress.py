@@ -47,6 +47,7 @@ class Lines:
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Stage]:
         stage = _LineStage(title, total, self._out, self._between)
+        stage.begin()
         yield stage
         stage.end()
 
@@ -56,6 +57,9 @@ class _LineStage:
         self._title, self._total, self._out, self._between = title, total, out, between
         self._start = self._last = time.monotonic()
         self._first: int | None = None
+
+    def begin(self) -> None:
+        self._say(f"{self._total} saved times ...")
 
     def at(self, done: int) -> None:
         if self._first is None:

@@ -1,5 +1,6 @@
 """Carrying a study out, stage by stage, from its beginning or from where it was."""
 
+import hashlib
 import json
 import platform
 from collections.abc import Mapping
@@ -19,11 +20,11 @@ from ..flows import Integration
 from ..optimizers import ClassicalOptimizer, Descent, Optimizer
 from ..trajectory import Resumable, Snapshot, Stats, Status, Trajectory
 from ._curvature_stage import carry_out_curvature, curvature_paths
-from ._errors import SpecError
+from ._errors import SpecError, StoreError
 from .build import Plan, PlannedFlow, PlannedRun, build
+from .declare import Declaration, load_spec, parse_spec
 from .numbers import described
 from .progress import Progress, Silent
-from .spec import Spec, load_spec, parse_spec
 from .store import Lock, Store
 from .verdict import verdict
 
@@ -36,18 +37,18 @@ def run_study(spec: str | Path, directory: str | Path, progress: Progress | None
     **Raises:** SpecError for a mistake in the file; StoreError when the directory holds results
     already or cannot be written; whatever building the study raises. All before anything long.
     """
-    parsed, text = load_spec(spec)
-    return run_text(parsed, text, directory, progress)
+    return run_declared(load_spec(spec), directory, progress)
 
 
-def run_text(
-    spec: Spec, text: str, directory: str | Path, progress: Progress | None = None
+def run_declared(
+    declaration: Declaration, directory: str | Path, progress: Progress | None = None
 ) -> Path:
-    """Like `run_study`, for a spec that was read already."""
+    """Like `run_study`, for a study that was read already."""
     directory = Path(directory)
-    plan = build(spec)
+    plan = build(declaration)
     with Lock(directory):
-        store = Store.create(directory, _attributes(plan, text), planned_bytes(plan))
+        attributes = _attributes(plan, declaration)
+        store = Store.create(directory, attributes, planned_bytes(plan))
         return _carry_out(plan, store, progress or Silent())
 
 
@@ -57,16 +58,25 @@ def resume(directory: str | Path, progress: Progress | None = None) -> Path:
     The numbers are, bit for bit, those of a study that was never interrupted (on the same machine
     and with the same versions).
 
-    **Raises:** StoreError for a store that is missing, damaged or in use.
+    **Raises:** StoreError for a store that is missing, damaged or in use, and when the data or the
+    network's start are not those that the study began with; SpecError when the data are gone.
     """
     store = Store.open(directory)
-    text = str(store.attributes["spec"])
+    text, folder = str(store.attributes["spec"]), Path(str(store.attributes["folder"]))
     try:
-        spec = parse_spec(text, "the stored spec")
+        declaration = parse_spec(text, f"{directory}, as stored", folder)
     except SpecError as error:
         raise SpecError(f"this version cannot read it ({error})", str(directory)) from error
+    plan = build(declaration)
+    for name, digest in _fingerprints(plan).items():
+        if store.attributes[name] != digest:
+            raise StoreError(
+                f"the {name.removesuffix('_digest').replace('_', ' ')} are not those that the"
+                " study began with, so that it cannot go on to the same numbers.",
+                store.directory,
+            )
     with Lock(store.directory):
-        return _carry_out(build(spec), store, progress or Silent())
+        return _carry_out(plan, store, progress or Silent())
 
 
 def planned_bytes(plan: Plan) -> int:
@@ -85,7 +95,7 @@ def _carry_out(plan: Plan, store: Store, progress: Progress) -> Path:
             plan.objective,
             plan.params,
             save_at=flow.times,
-            rtol=plan.spec.flow.rtol,
+            rtol=plan.spec.rtol,
             atol=plan.spec.flow.atol,
             max_steps=plan.spec.flow.max_steps,
         )
@@ -130,6 +140,7 @@ def _stage(
     dtype = str(jnp.result_type(*jax.tree.leaves(run.params)))
     store.allocate(path, {"time": run.times, **coordinates}, columns, dtype, attributes)
     state, index = store.load_checkpoint(path, initial) or (initial, 0)
+    store.check(path)
     with progress.stage(title, len(run.times)) as bar:
         bar.at(index)
         while not run.finished(state):
@@ -142,6 +153,7 @@ def _stage(
                 row["time"] = snapshot.time
                 if snapshot.step is not None:
                     row["step"] = snapshot.step
+            index -= snapshot.repeats
             store.write_row(path, index, row)
             index += 1
             store.annotate(path, _ending(snapshot, index))
@@ -168,8 +180,7 @@ def _ending(snapshot: Snapshot, rows: int) -> dict[str, Any]:
 
 def stored_trajectory(store: Store, path: str, plan: Plan, dynamics: Any) -> Trajectory:
     """The trajectory that a stage stored, as `integrate` or `descend` would have returned it."""
-    attributes = dict(store.group(path).attrs)
-    rows = int(attributes["rows"])  # pyright: ignore[reportArgumentType]
+    rows = int(store.attribute(path, "rows"))
     _, unravel = ravel_pytree(plan.params)
     flat = jnp.asarray(store.read(path, "params")[:rows])
     has_steps = isinstance(dynamics, Optimizer)
@@ -179,10 +190,13 @@ def stored_trajectory(store: Store, path: str, plan: Plan, dynamics: Any) -> Tra
         observables={"loss": jnp.asarray(store.read(path, "loss")[:rows])},
         error=None if has_steps else jnp.asarray(store.read(path, "error")[:rows]),
         steps=jnp.asarray(store.read(path, "step")[:rows]) if has_steps else None,
-        status=Status(attributes["status_kind"], attributes["status_message"]),  # pyright: ignore
+        status=Status(
+            store.attribute(path, "status_kind"), store.attribute(path, "status_message")
+        ),
         stats=Stats(),
         dynamics=dynamics,
         objective=plan.objective,
+        initial=plan.params,
     )
 
 
@@ -212,7 +226,25 @@ def _compare(plan: Plan, planned: PlannedRun, store: Store) -> None:
     store.annotate(path, {"complete": True})
 
 
-def _attributes(plan: Plan, text: str) -> dict[str, Any]:
+def _fingerprints(plan: Plan) -> dict[str, str]:
+    """Digests of what a study starts from, by which it is known again."""
+    objective = plan.objective
+    return {
+        "data_digest": _digest(objective.inputs, objective.targets),
+        "initial_parameters_digest": _digest(*jax.tree.leaves(plan.params)),
+    }
+
+
+def _digest(*arrays: Any) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        array = np.ascontiguousarray(array)
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _attributes(plan: Plan, declaration: Declaration) -> dict[str, Any]:
     leaves = jax.tree_util.tree_leaves_with_path(plan.params)
     layout = [
         {"leaf": jax.tree_util.keystr(path).lstrip("."), "shape": list(leaf.shape)}
@@ -221,7 +253,8 @@ def _attributes(plan: Plan, text: str) -> dict[str, Any]:
     spec = plan.spec
     return {
         "name": spec.study.name,
-        "spec": text,
+        "spec": declaration.text,
+        "folder": str(declaration.folder),
         "seed": spec.study.seed,
         "dtype": spec.study.dtype,
         "versions": json.dumps(
@@ -234,8 +267,9 @@ def _attributes(plan: Plan, text: str) -> dict[str, Any]:
         "parameters": tree_size(plan.params),
         # Where in a row of `params` each array of the network stands, in order, row-major.
         "parameter_layout": json.dumps(layout),
-        "rtol": spec.flow.rtol,
-        "atol": spec.flow.atol if spec.flow.atol is not None else spec.flow.rtol / 100,
+        "rtol": spec.rtol,
+        "atol": spec.flow.atol if spec.flow.atol is not None else spec.rtol / 100,
+        **_fingerprints(plan),
     }
 
 

@@ -8,6 +8,7 @@ the slot. zarr replaces files atomically, so that at any moment the attribute na
 checkpoint, with complete rows before it. Nothing stored is ever executed.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -78,6 +79,8 @@ class Store:
         """
         directory = Path(directory)
         path = directory / STORE_NAME
+        if not directory.exists():
+            raise StoreError("there is no such directory.", directory)
         if not path.is_dir():
             raise StoreError(f"holds no {STORE_NAME}: not the directory of a study.", directory)
         try:
@@ -89,7 +92,7 @@ class Store:
             raise StoreError("was not written by thalweg (no attribute thalweg_format).", path)
         if version != FORMAT:
             raise StoreError(f"has format {version}; this version reads format {FORMAT}.", path)
-        for needed in ("spec", "seed", "dtype", "versions"):
+        for needed in ("spec", "folder", "data_digest", "initial_parameters_digest", "versions"):
             if needed not in root.attrs:
                 raise StoreError(f"damaged: the attribute {needed!r} is missing.", path)
         return Store(directory, root)
@@ -98,6 +101,35 @@ class Store:
     def attributes(self) -> dict[str, Any]:
         """The attributes of the whole study: spec, seed, dtype, versions, verdict."""
         return dict(self.root.attrs)
+
+    def attribute(self, path: str, name: str) -> Any:
+        """An attribute of a group.
+
+        **Raises:** StoreError when it is not there.
+        """
+        attributes = self.group(path).attrs
+        if name not in attributes:
+            raise StoreError(f"damaged: {path} has no attribute {name!r}.", self.directory)
+        return attributes[name]
+
+    def check(self, path: str) -> None:
+        """Refuse a group that lacks rows which were computed.
+
+        Every row computed is in a file of its own or in one with others, whatever its numbers;
+        without the file, it would be read as NaN.
+
+        **Raises:** StoreError.
+        """
+        group = self.group(path)
+        rows = int(group.attrs.get("rows", -1))  # pyright: ignore[reportArgumentType]
+        done = bool(group.attrs.get("complete"))
+        for name, array in group.arrays():
+            needed = array.nchunks if done else 0
+            if rows >= 0:
+                longest = -(-rows // array.chunks[0]) if array.ndim else 1
+                needed = longest * int(np.prod(array.cdata_shape[1:], initial=1))
+            if array.nchunks_initialized < needed:
+                raise StoreError(f"damaged: {path}/{name} lacks stored rows.", self.directory)
 
     def has(self, path: str) -> bool:
         """Whether a group is there, complete or not."""
@@ -112,6 +144,8 @@ class Store:
             group = self.root[path]
         except KeyError:
             raise StoreError(f"damaged: {path} is missing.", self.directory) from None
+        except Exception as error:
+            raise StoreError(f"damaged: {path} ({error}).", self.directory) from error
         assert isinstance(group, zarr.Group)
         return group
 
@@ -127,9 +161,13 @@ class Store:
 
         `coordinates` are arrays over the rows, "time" among them; `columns` map a name to its
         further dimensions, as `(name, size)` pairs, beyond time.
+
+        **Raises:** StoreError when the group is gone though a checkpoint counts its rows.
         """
         if self.has(path) and self.group(path).attrs.get("allocated"):
             return
+        if self.has(f"checkpoints/{path}") and "slot" in self.group(f"checkpoints/{path}").attrs:
+            raise StoreError(f"damaged: {path} is missing, but was computed.", self.directory)
         group = self.root.require_group(path)
         rows = len(coordinates["time"])
         for name, values in coordinates.items():
@@ -151,9 +189,11 @@ class Store:
                 dtype=dtype,
                 fill_value=np.nan,
                 dimension_names=["time", *(d for d, _ in extra)],
+                # A chunk of NaN is a result too, and its file tells it from one that is gone.
+                config={"write_empty_chunks": True},
                 overwrite=True,
             )
-        group.attrs.update({**attributes, "allocated": True})
+        group.update_attributes({**attributes, "allocated": True})
 
     def write_row(self, path: str, index: int, row: Mapping[str, Any]) -> None:
         """Fill one row of the columns named."""
@@ -185,11 +225,17 @@ class Store:
 
     def annotate(self, path: str, attributes: Mapping[str, Any]) -> None:
         """Add attributes to a group; `""` is the whole study."""
-        (self.group(path) if path else self.root).attrs.update(dict(attributes))
+        (self.group(path) if path else self.root).update_attributes(dict(attributes))
 
     def complete(self, path: str) -> bool:
-        """Whether a stage was brought to its end."""
-        return self.has(path) and bool(self.group(path).attrs.get("complete"))
+        """Whether a stage was brought to its end.
+
+        **Raises:** StoreError when it was, but its rows are not there.
+        """
+        if not self.has(path) or not self.group(path).attrs.get("complete"):
+            return False
+        self.check(path)
+        return True
 
     def save_checkpoint(self, path: str, state: PyTree, index: int) -> None:
         """Publish the state from which row `index` will be computed."""
@@ -208,7 +254,11 @@ class Store:
                 overwrite=True,
             )
         group[name][:] = data  # pyright: ignore
-        group.attrs.update({"slot": slot, "index": index, "signature": signature})
+        digest = hashlib.sha256(data.tobytes()).hexdigest()
+        # In one write: `attrs.update` would make one for each.
+        group.update_attributes(
+            {"slot": slot, "index": index, "signature": signature, "sha256": digest}
+        )
 
     def load_checkpoint(self, path: str, template: PyTree) -> tuple[PyTree, int] | None:
         """The state published last and its row, or `None` before the first.
@@ -223,14 +273,16 @@ class Store:
             return None
         group = self.group(where)
         _, signature = _to_bytes(template)
-        if group.attrs["signature"] != signature:
+        if self.attribute(where, "signature") != signature:
             raise StoreError(
                 f"the checkpoint of {path} has another structure than this version computes"
                 " with; resume it with the versions that the store names.",
                 self.directory,
             )
         data = self.read(where, f"slot{group.attrs['slot']}")
-        return _from_bytes(data, template), int(group.attrs["index"])  # pyright: ignore
+        if hashlib.sha256(data.tobytes()).hexdigest() != self.attribute(where, "sha256"):
+            raise StoreError(f"damaged: the checkpoint of {path}.", self.directory)
+        return _from_bytes(data, template), int(self.attribute(where, "index"))
 
 
 class Lock:

@@ -86,7 +86,7 @@ def _closeness(store: Store, name: str) -> Sentence:
     end = float(gap["time"][-1])
     numbers = {
         "largest_fraction": float(fraction[worst]),
-        "error": float(bar[worst]),
+        "error": float(bar.max()),
         "time": float(gap["time"][worst]),
         "until": end,
     }
@@ -96,20 +96,21 @@ def _closeness(store: Store, name: str) -> Sentence:
         numbers["left_at"] = t
         text = (
             f"{who} leaves its flow (the {flow}) at t = {significant(t)}: it is then more than"
-            f" {percent(LEFT)} of the distance travelled away, {percent(fraction[worst])} at worst."
+            f" {percent(LEFT)} of the {significant(travelled)} that the flow travels away,"
+            f" {percent(fraction[worst])} at worst."
         )
         return Sentence(text + ending, "warning", numbers)
     if not np.isfinite(bar[worst]) or bar[worst] > fraction[worst]:
         text = (
             f"{who} cannot be told from its flow (the {flow}) up to t = {significant(end)}: the"
-            f" distance is below the flow's own error, {percent(bar[worst])} of the distance"
-            " travelled."
+            f" distance is below the flow's own error, {percent(bar.max())} of the"
+            f" {significant(travelled)} that the flow travels."
         )
         return Sentence(text + ending, "notice", numbers)
     text = (
         f"{who} stays within {percent(fraction[worst])} of its flow (the {flow}) up to"
-        f" t = {significant(end)}, relative to the distance travelled; the flow's own error is"
-        f" {percent(bar[worst])}."
+        f" t = {significant(end)}, as a fraction of the {significant(travelled)} that the flow"
+        f" travels; the flow's own error is at most {percent(bar.max())}."
     )
     level: Level = "good" if fraction[worst] <= CLOSE else "notice"
     return Sentence(text + ending, "warning" if ending else level, numbers)
@@ -149,7 +150,7 @@ def _stability(store: Store, name: str) -> Sentence:
 def _flow_error(store: Store, name: str) -> Sentence:
     where = f"flows/{name}"
     attributes = store.group(where).attrs
-    rows = int(attributes["rows"])  # pyright: ignore[reportArgumentType]
+    rows = int(store.attribute(where, "rows"))
     label = str(attributes["label"])
     params, error = store.read(where, "params")[:rows], store.read(where, "error")[:rows]
     moved = float(np.linalg.norm(params - params[:1], axis=1).max())

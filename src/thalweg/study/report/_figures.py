@@ -24,9 +24,9 @@ def distance_chart(results: Results) -> Chart:
 
 
 def relative_chart(results: Results) -> Chart:
-    """The same, as a fraction of the distance that the flow has moved by then."""
+    """The same, as a fraction of the distance that the flow travels."""
     return _distances(
-        results, "Relative distance to the flow", "distance / distance moved", relative=True
+        results, "Relative distance to the flow", "distance / distance travelled", relative=True
     )
 
 
@@ -38,7 +38,7 @@ def _distances(results: Results, title: str, label: str, relative: bool) -> Char
             continue
         time, distance = np.asarray(gap.numbers("time")), np.asarray(gap.numbers("distance"))
         error, moved = np.asarray(gap.numbers("distance_error")), np.asarray(gap.numbers("moved"))
-        scale = np.where(moved > 0, moved, np.nan) if relative else np.ones_like(moved)
+        scale = np.full_like(moved, moved.max(initial=0) if relative else 1)
         keep = (distance > 0) & np.isfinite(distance / scale) & (moved > 0)
         low, high = (distance - error) / scale, (distance + error) / scale
         lines.append(

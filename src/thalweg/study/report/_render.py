@@ -1,6 +1,5 @@
 """From results to one HTML file."""
 
-import json
 import os
 from importlib.resources import files
 from pathlib import Path
@@ -61,7 +60,7 @@ def render(results: Results) -> str:
         clock=clock_table(results),
         cost=cost_table(results),
         attributes=attributes,
-        versions=json.loads(attributes.get("versions", "{}")),
+        versions=results.versions,
         citations=citations(results),
     )
 

@@ -11,6 +11,8 @@ import xarray as xr
 from .._errors import StoreError
 from ..store import STORE_NAME, Store
 
+_KINDS = ("flows", "optimizers", "comparisons", "curvature")
+
 
 @dataclass(frozen=True)
 class Member:
@@ -51,7 +53,19 @@ class Results:
     @property
     def verdict(self) -> list[dict[str, Any]]:
         """The findings, as `verdict` wrote them; empty for a study that is not finished."""
-        return json.loads(self.attributes.get("verdict", "[]"))
+        return _json(self.attributes.get("verdict", "[]"), "verdict")
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Packages and their versions."""
+        return _json(self.attributes.get("versions", "{}"), "versions")
+
+
+def _json(text: str, name: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise StoreError(f"damaged: the attribute {name!r} ({error}).", Path(STORE_NAME)) from error
 
 
 def read_results(directory: Path) -> Results:
@@ -60,13 +74,14 @@ def read_results(directory: Path) -> Results:
     **Raises:** StoreError for a store that is missing, foreign or damaged.
     """
     store = Store.open(directory)
+    for kind in _KINDS:
+        for name in store.group(kind).group_keys() if store.has(kind) else ():
+            store.check(f"{kind}/{name}")
     try:
         with xr.open_datatree(
             directory / STORE_NAME, engine="zarr", drop_variables=["params"], consolidated=False
         ) as tree:
-            flows, optimizers, comparisons, curvature = (
-                _members(tree, kind) for kind in ("flows", "optimizers", "comparisons", "curvature")
-            )
+            flows, optimizers, comparisons, curvature = (_members(tree, kind) for kind in _KINDS)
     except Exception as error:
         raise StoreError(f"damaged: {error}", store.directory) from error
     return Results(

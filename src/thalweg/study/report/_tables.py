@@ -33,10 +33,10 @@ def _end_column(member: Member, results: Results) -> dict[str, str]:
     if last is None:
         cells |= dict.fromkeys(("flow time t", *_COMPARED), "not compared")
     else:
-        moved = last["moved"]
+        travelled = max(gap.numbers("moved")) if gap is not None else 0.0
         values = (
             with_error(last["distance"], last["distance_error"]),
-            percent(last["distance"] / moved) if moved > 0 else "flow has not moved",
+            percent(last["distance"] / travelled) if travelled > 0 else "flow does not move",
             with_error(last["loss_difference"], last["loss_error"]),
             with_error(last["prediction_distance"], last["prediction_error"]),
         )
@@ -56,11 +56,15 @@ def _end_column(member: Member, results: Results) -> dict[str, str]:
     return cells | {"gradients": _count(member.attributes.get("gradients"))}
 
 
-_COMPARED = ("distance to flow", "relative to distance moved", "loss − flow's", "predictions apart")
+_COMPARED = (
+    "distance to flow",
+    "relative to distance travelled",
+    "loss − flow's",
+    "predictions apart",
+)
 _MEASURED = ("largest eigenvalue", "largest eigenvalue × step", "smallest eigenvalue")
 _GAP = (
     "time",
-    "moved",
     "distance",
     "distance_error",
     "loss_difference",

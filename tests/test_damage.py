@@ -1,0 +1,196 @@
+"""Damaged, incomplete and foreign stores; data that are not those a study began with."""
+
+import gzip
+import json
+import shutil
+
+import numpy as np
+import pytest
+import zarr
+
+import thalweg as tw
+from thalweg.study import SpecError, StoreError, load_spec, parse_spec, resume
+from thalweg.study.build import build
+from thalweg.study.report import write_report
+from thalweg.study.run import run_study
+from thalweg.study.store import Store
+
+from .studies import TINY, write_spec
+
+
+def damage_attribute(path):
+    root = zarr.open_group(path, mode="r+")
+    del root.attrs["thalweg_format"]
+
+
+def damage_version(path):
+    zarr.open_group(path, mode="r+").attrs["thalweg_format"] = 99
+
+
+def damage_spec(path):
+    root = zarr.open_group(path, mode="r+")
+    del root.attrs["spec"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: (path / "zarr.json").write_text("{"), "damaged"),
+        (lambda path: (path / "zarr.json").unlink(), "damaged"),
+        (damage_attribute, "not written by thalweg"),
+        (damage_version, "format 99"),
+        (damage_spec, "'spec' is missing"),
+    ],
+)
+def test_damaged_stores(tmp_path, damage, message):
+    attributes = {
+        "spec": TINY, "folder": ".", "versions": "{}",
+        "data_digest": "", "initial_parameters_digest": "",
+    }  # fmt: skip
+    Store.create(tmp_path / "out", attributes, 0)
+    damage(tmp_path / "out" / "study.zarr")
+    with pytest.raises(StoreError, match=message):
+        Store.open(tmp_path / "out")
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A copy of a finished study, to damage."""
+    shutil.copytree(finished, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def chunks(directory, path):
+    """The files of an array's chunks."""
+    return [p for p in (directory / "study.zarr" / path / "c").rglob("*") if p.is_file()]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        "flows/gradient_flow/params",
+        "flows/gradient_flow/error",
+        "optimizers/heavy_ball/loss",
+        "optimizers/heavy_ball/time",
+        "curvature/nesterov/largest",
+        "comparisons/nesterov/distance",
+    ],
+)
+def test_rows_that_are_gone_are_missed(copy, array):
+    chunks(copy, array)[0].unlink()
+    for command in (resume, write_report):
+        with pytest.raises(StoreError, match=rf"damaged: {array} lacks stored rows"):
+            command(copy)
+
+
+@pytest.mark.parametrize("group", ["flows/gradient_flow", "optimizers/nesterov", "curvature"])
+def test_groups_that_are_gone_are_missed(copy, group):
+    shutil.rmtree(copy / "study.zarr" / group)
+    with pytest.raises(StoreError, match=r"damaged: .* is missing, but was computed"):
+        resume(copy)
+
+
+def unfinish(directory, path):
+    """Let a stage look as if it had been interrupted after its last saved time."""
+    root = zarr.open_group(directory / "study.zarr", mode="r+")
+    del root[path].attrs["complete"]
+    checkpoint = root[f"checkpoints/{path}"]
+    assert isinstance(checkpoint, zarr.Group)
+    return checkpoint
+
+
+def test_a_checkpoint_with_other_bytes_is_refused(copy):
+    checkpoint = unfinish(copy, "flows/gradient_flow")
+    slot = checkpoint[f"slot{checkpoint.attrs['slot']}"]
+    assert isinstance(slot, zarr.Array)
+    slot[:] = np.zeros(slot.shape, np.uint8)
+    with pytest.raises(StoreError, match="damaged: the checkpoint of flows/gradient_flow"):
+        resume(copy)
+
+
+@pytest.mark.parametrize("attribute", ["index", "sha256", "signature"])
+def test_a_checkpoint_without_an_attribute_is_refused(copy, attribute):
+    del unfinish(copy, "optimizers/heavy_ball").attrs[attribute]
+    with pytest.raises(StoreError, match=f"damaged: .*has no attribute '{attribute}'"):
+        resume(copy)
+
+
+@pytest.mark.parametrize("attribute", ["verdict", "versions"])
+def test_attributes_that_are_no_json(copy, attribute):
+    zarr.open_group(copy / "study.zarr", mode="r+").attrs[attribute] = "{"
+    with pytest.raises(StoreError, match=f"damaged: the attribute '{attribute}'"):
+        write_report(copy)
+
+
+def write_idx(folder, seed):
+    """A small data set in MNIST's format."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (20, 4, 4), dtype=np.uint8)
+    labels = rng.integers(0, 3, 20, dtype=np.uint8)
+    head = np.array([0x803, 20, 4, 4], ">i4").tobytes()
+    (folder / "train-images-idx3-ubyte").write_bytes(head + images.tobytes())
+    with gzip.open(folder / "train-labels-idx1-ubyte.gz", "wb") as file:
+        file.write(np.array([0x801, 20], ">i4").tobytes() + labels.tobytes())
+
+
+IDX = TINY.replace('kind = "digits"', 'kind = "idx"\nfolder = "images"')
+
+
+def test_a_folder_is_looked_for_beside_the_study(tmp_path, monkeypatch):
+    write_idx(tmp_path / "images", seed=0)
+    path = write_spec(tmp_path, IDX)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    plan = build(load_spec(path))
+    expected = tw.datasets.idx(tmp_path / "images")
+    np.testing.assert_array_equal(plan.objective.inputs, expected.inputs)
+
+
+def test_other_data_are_not_gone_on_with(tmp_path, monkeypatch):
+    write_idx(tmp_path / "images", seed=0)
+    run_study(write_spec(tmp_path, IDX), tmp_path / "out")
+    monkeypatch.chdir("/")
+    resume(tmp_path / "out")
+    write_idx(tmp_path / "images", seed=1)
+    with pytest.raises(StoreError, match="the data are not those that the study began with"):
+        resume(tmp_path / "out")
+    shutil.rmtree(tmp_path / "images")
+    with pytest.raises(SpecError, match=r"data\.folder: there is no folder .*images"):
+        resume(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        ('kind = "digits"', 'kind = "idx"\nfolder = "none"', 7, r"data\.folder: there is no"),
+        ('kind = "digits"', 'kind = "idx"\nfolder = "file"', 7, r"data\.folder: .*is a file"),
+        ("samples = 20", "samples = 2000", 7, r"data\.samples: 2000 asked for"),
+        ('kind = "fully_connected"\nwidths = [3]', 'kind = "convolutional_strided"', 9, "network"),
+        ("[flow]", "[curvature]\nlargest = 50\n[flow]", None, None),
+    ],
+)
+def test_mistakes_that_only_the_data_show(tmp_path, old, new, line, message):
+    (tmp_path / "file").write_text("")
+    assert old in TINY
+    path = write_spec(tmp_path, TINY.replace(old, new))
+    if message is None:
+        build(load_spec(path))
+        return
+    with pytest.raises(SpecError, match=message) as caught:
+        build(load_spec(path))
+    assert caught.value.line == line
+    assert str(path) in str(caught.value)
+
+
+def test_tolerances_suit_the_precision():
+    bare = TINY.replace("rtol = 1e-5\n", "")
+    assert parse_spec(bare).spec.rtol == 1e-7
+    single = bare.replace("seed = 3", 'dtype = "float32"')
+    assert parse_spec(single).spec.rtol == 1e-5
+
+
+def test_the_verdict_is_plain_json(finished):
+    sentences = json.loads(Store.open(finished).attributes["verdict"])
+    assert all({"text", "level", "numbers"} == set(s) for s in sentences)
