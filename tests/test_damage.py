@@ -90,6 +90,16 @@ def test_groups_that_are_gone_are_missed(copy, group):
         resume(copy)
 
 
+def test_files_cut_short_by_a_sudden_death_are_swept(copy):
+    left = [copy / "study.zarr" / group / "x.1.partial" for group in ("", "flows", "curvature")]
+    for path in left:
+        path.write_bytes(b"torn")
+    write_report(copy)
+    assert all(path.exists() for path in left), "they may be a running process's"
+    resume(copy)
+    assert not any(path.exists() for path in left)
+
+
 def unfinish(directory, path):
     """Let a stage look as if it had been interrupted after its last saved time."""
     root = zarr.open_group(directory / "study.zarr", mode="r+")

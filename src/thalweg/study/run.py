@@ -76,6 +76,7 @@ def resume(directory: str | Path, progress: Progress | None = None) -> Path:
                 store.directory,
             )
     with Lock(store.directory):
+        store.sweep()
         return _carry_out(plan, store, progress or Silent())
 
 

@@ -97,6 +97,14 @@ class Store:
                 raise StoreError(f"damaged: the attribute {needed!r} is missing.", path)
         return Store(directory, root)
 
+    def sweep(self) -> None:
+        """Remove what a sudden death left of files that were being written.
+
+        Only for a process that holds the `Lock`: another one's files would be under way.
+        """
+        for path in (self.directory / STORE_NAME).rglob("*.partial"):
+            path.unlink(missing_ok=True)
+
     @property
     def attributes(self) -> dict[str, Any]:
         """The attributes of the whole study: spec, seed, dtype, versions, verdict."""
