@@ -140,22 +140,23 @@ def stiff_objective():
     return problems.quadratic(hessian), basis, start
 
 
-def test_the_solver_follows_the_stiffness():
+@pytest.mark.parametrize(("rtol", "solver"), [(1e-4, "RKC2"), (1e-5, "RKC4"), (1e-7, "RKC4")])
+def test_the_solver_follows_the_stiffness(rtol, solver):
     objective, basis, start = stiff_objective()
-    stiff = tw.integrate(tw.GradientFlow(), objective, jnp.asarray(start), t1=200.0, rtol=1e-5)
+    stiff = tw.integrate(tw.GradientFlow(), objective, jnp.asarray(start), t1=200.0, rtol=rtol)
     explicit = tw.integrate(
         tw.GradientFlow(),
         objective,
         jnp.asarray(start),
         t1=200.0,
-        rtol=1e-5,
+        rtol=rtol,
         solver=diffrax.Tsit5(),
     )
-    assert "RKC2" in stiff.stats.solver
+    assert stiff.stats.solver == f"Tsit5, {solver}"
     assert stiff.stats.gradients < explicit.stats.gradients / 10
     exact = quadratic.on_modes(basis, start, np.exp(-np.geomspace(1e-3, 300, 12) * 200.0))
-    assert np.linalg.norm(stiff.params[-1] - exact) < 1e-3
-    mild = tw.integrate(tw.GradientFlow(), objective, jnp.asarray(start), t1=0.01, rtol=1e-5)
+    assert np.linalg.norm(stiff.params[-1] - exact) < 100 * rtol
+    mild = tw.integrate(tw.GradientFlow(), objective, jnp.asarray(start), t1=0.01, rtol=rtol)
     assert mild.stats.solver == "Tsit5"
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Array, Int, PyTree
 
 from .._trees import tree_norm, tree_sub
 from ..objective import Objective
-from ..solvers import RKC2
+from ..solvers import RKC2, RKC4
 from ._base import Flow
 from ._march import March, MarchState, never_unsuited
 
@@ -26,8 +26,11 @@ from ._march import March, MarchState, never_unsuited
 _FEWEST_STEPS = 4
 # Tsit5 is stable on about [-3.3, 0]; steps beyond this part of it are held down by stability.
 _TSIT5_PRESSED = 2.4
-# Steps of the stabilised method within this reach would be stable for Tsit5 as well.
-_RKC2_IDLE = 2.0
+# Tolerances below which the stabilised method of order four is cheaper than that of order two.
+_ORDER_FOUR = 1.5e-5
+# The tolerances of Tsit5 and RKC4, in parts of the one given. Steps of Tsit5 are cheap, few, and at
+# the start, where errors count for the whole path; with these shares no solver dominates the error.
+_SHARES = 0.2, 10.0
 
 
 class MethodState(eqx.Module):
@@ -152,15 +155,18 @@ def choose_method(
     t_end: float,
     dtype: jnp.dtype,
     *,
+    accuracy: float,
     stride: float = 1.0,
 ) -> Method:
-    """The solver asked for; without one, a classical pair and, where it can help, RKC2.
+    """The solver asked for; without one, a classical pair and, where it can help, RKC2 or RKC4.
 
-    `stride` lengthens the first step and the longest one, which tolerances do not decide.
+    `accuracy` decides between the two. `stride` lengthens the first step and the longest one,
+    which tolerances do not decide.
     """
 
-    def march(candidate, unsuited=never_unsuited):
-        numbers = jnp.asarray([rtol, atol, t_end, stride * t_end / _FEWEST_STEPS], dtype)
+    def march(candidate, unsuited=never_unsuited, share=1.0):
+        longest = stride * t_end / _FEWEST_STEPS
+        numbers = jnp.asarray([share * rtol, share * atol, t_end, longest], dtype)
         return March(
             flow, candidate, numbers[0], numbers[1], numbers[2], numbers[3], stride, unsuited
         )
@@ -169,6 +175,10 @@ def choose_method(
         return Method((march(with_tolerances(solver, rtol, atol)),))
     if not flow.real_spectrum:
         return Method((march(diffrax.Tsit5()),))
+    if accuracy < _ORDER_FOUR:
+        few, many = _SHARES
+        pair = march(diffrax.Tsit5(), _tsit5_pressed, few), march(RKC4(), _rkc4_idle, many)
+        return Method(pair)
     return Method((march(diffrax.Tsit5(), _tsit5_pressed), march(RKC2(), _rkc2_idle)))
 
 
@@ -228,4 +238,9 @@ def _tsit5_pressed(state, h, dense_info, solver_state):
 
 def _rkc2_idle(state, h, dense_info, solver_state):
     """Whether RKC2 makes steps that Tsit5 could make as well, at order five."""
-    return h * solver_state.radius.value < _RKC2_IDLE
+    return h * solver_state.radius.value < 2
+
+
+def _rkc4_idle(state, h, dense_info, solver_state):
+    """Whether two steps of Tsit5, which cost as much as one of RKC4 at its fewest stages, do."""
+    return h * solver_state.radius.value < 4

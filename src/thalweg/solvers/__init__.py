@@ -1,5 +1,6 @@
 """Stabilised explicit solvers, as ordinary diffrax solvers."""
 
 from ._rkc2 import RKC2 as RKC2
-from ._rkc2 import RKC2State as RKC2State
+from ._rkc4 import RKC4 as RKC4
 from ._stabilised import StabilisedSolver as StabilisedSolver
+from ._stabilised import StabilisedState as StabilisedState

@@ -17,10 +17,13 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from .._trees import tree_axpy, tree_dtype, tree_norm, tree_scale, tree_sub
 
 _MINIMUM_ITERATIONS = 2
+# For how many evaluations of the field an estimate is trusted: at first, and at most. Two spent on
+# the next estimate are then a tenth, or a thirtieth, of all.
+_FIRST_PATIENCE, _LAST_PATIENCE = 20, 60
 
 
 class SpectralRadius(eqx.Module):
-    """What is known of the spectral radius: an estimate, its direction, its age."""
+    """What is known of the spectral radius: an estimate, its direction, its age in evaluations."""
 
     value: Float[Array, ""]
     direction: PyTree[Array]
@@ -41,17 +44,17 @@ class SpectralRadius(eqx.Module):
             value=jnp.asarray(-1.0, tree_dtype(y)),
             direction=tree_scale(1 / tree_norm(direction), direction),
             age=jnp.asarray(0),
-            patience=jnp.asarray(5),
+            patience=jnp.asarray(_FIRST_PATIENCE),
         )
 
     @property
     def due(self) -> Bool[Array, ""]:
-        """Whether the estimate is missing or has been used for as many steps as it deserves."""
+        """Whether the estimate is missing or was used for as many evaluations as it deserves."""
         return (self.value < 0) | (self.age >= self.patience)
 
-    def used(self) -> "SpectralRadius":
-        """The same knowledge, one step older."""
-        return eqx.tree_at(lambda r: r.age, self, self.age + 1)
+    def used(self, evaluations: Int[Array, ""]) -> "SpectralRadius":
+        """The same knowledge, so many evaluations older."""
+        return eqx.tree_at(lambda r: r.age, self, self.age + evaluations)
 
     def estimated(
         self,
@@ -91,5 +94,6 @@ class SpectralRadius(eqx.Module):
         start = (self.direction, jnp.maximum(self.value, 0), self.value, jnp.asarray(0))
         direction, value, _, count = jax.lax.while_loop(unfinished, iterate, start)
         steady = jnp.abs(value - self.value) <= accuracy * value
-        patience = jnp.where(steady, jnp.minimum(2 * self.patience, 25), 5)
+        longer = jnp.minimum(2 * self.patience, _LAST_PATIENCE)
+        patience = jnp.where(steady, longer, _FIRST_PATIENCE)
         return SpectralRadius(value, direction, jnp.asarray(0), patience), count
