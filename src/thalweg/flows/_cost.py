@@ -1,14 +1,22 @@
 """How many evaluations of the vector field a solver makes."""
 
+from fractions import Fraction
+
 import diffrax
 from jaxtyping import Array, Int, PyTree
 
-from ..solvers import StabilisedSolver
+from ..solvers import AveragedMidpoint, StabilisedSolver, no_average
 
 
 def cost_is_known(solver: diffrax.AbstractSolver) -> bool:
     """Whether the counts below are exact: explicit Runge-Kutta methods and our own."""
-    return isinstance(solver, (diffrax.AbstractERK, StabilisedSolver))
+    return isinstance(solver, (diffrax.AbstractERK, StabilisedSolver, AveragedMidpoint))
+
+
+def evaluation_price(solver: diffrax.AbstractSolver) -> Fraction:
+    """The price of an evaluation in gradients: a mean over a segment takes another pass forward."""
+    averages = isinstance(solver, AveragedMidpoint) and solver.average is not no_average
+    return Fraction(4, 3) if averages else Fraction(1)
 
 
 def initial_evaluations(solver: diffrax.AbstractSolver) -> int:
@@ -24,6 +32,8 @@ def attempt_evaluations(
     """Evaluations of one attempted step, given the solver's states before and after it."""
     if isinstance(solver, StabilisedSolver):
         return solver.evaluations(after) - solver.evaluations(before)
+    if isinstance(solver, AveragedMidpoint):
+        return 1
     if isinstance(solver, diffrax.AbstractERK):
         tableau = _tableau(solver)
         return tableau.num_stages - int(tableau.fsal)

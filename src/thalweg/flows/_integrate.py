@@ -76,6 +76,7 @@ class Integration:
         self.objective = objective
         self.params = params
         self._max_steps = max_steps
+        kinks = objective.has_kinks(params)
         self._solution, self._companion = (
             choose_method(
                 flow,
@@ -85,6 +86,7 @@ class Integration:
                 float(self.times[-1]),
                 tree_dtype(params),
                 accuracy=self.rtol,
+                kinks=kinks,
                 stride=stride,
             )
             for factor, stride in ((1.0, 1.0), (_COMPANION, _STRIDE))

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._trees import tree_all_finite, tree_dtype, tree_norm
 from ..objective import Objective
+from ..solvers import AveragedMidpoint
 from ._base import Flow
 from ._cost import after_rejection, attempt_evaluations, initial_evaluations
 
@@ -91,17 +92,14 @@ class March(eqx.Module):
         return diffrax.ODETerm(self.flow.vector_field)  # pyright: ignore[reportArgumentType]
 
     def with_growth(
-        self, error: PyTree[Array], state: MarchState, y: PyTree, dense_info: PyTree, order: Any
+        self, error: PyTree[Array], growth: Array, state: MarchState, y: PyTree, order: Any
     ) -> PyTree[Array]:
         """The error estimate of a step, larger if the solution speeds up a lot within it.
 
         Near a saddle everything that matters is below the tolerances. What grows there is resolved
         if no step multiplies the speed by more than a few; that is the size of error added here.
+        `growth` is the logarithm of that factor.
         """
-        ends = self.solver.interpolation_cls(t0=state.t, t1=state.t_next, **dense_info)
-        before, after = (tree_norm(ends.derivative(t)) for t in (state.t, state.t_next))
-        usable = (before > 0) & jnp.isfinite(after / before)
-        growth = jnp.log(jnp.where(usable, jnp.maximum(after / before, 1), 1))
         excess = (growth / (self.eagerness * _MOST_GROWTH)) ** order
 
         def with_excess(e, y0, y1):
@@ -125,6 +123,18 @@ class March(eqx.Module):
     def at(self, state: MarchState, t: Float[Array, ""]) -> PyTree:
         """The solution at a time within the last step."""
         return _at(self, state, t)
+
+
+def log_growth(
+    solver: diffrax.AbstractSolver, state: MarchState, dense_info: PyTree, solver_state: PyTree
+) -> Float[Array, ""]:
+    """The logarithm of the factor by which a step makes the speed grow, at least 0."""
+    if isinstance(solver, AveragedMidpoint):
+        return solver.log_growth(state.solver_state, solver_state)
+    ends = solver.interpolation_cls(t0=state.t, t1=state.t_next, **dense_info)
+    before, after = (tree_norm(ends.derivative(t)) for t in (state.t, state.t_next))
+    usable = (before > 0) & jnp.isfinite(after / before)
+    return jnp.log(jnp.where(usable, jnp.maximum(after / before, 1), 1))
 
 
 def _stopped(march: March, state: MarchState) -> Bool[Array, ""]:
@@ -182,7 +192,8 @@ def _to(march, objective, state, target, budget):
         )
         usable = (result == diffrax.RESULTS.successful) & tree_all_finite(y)
         error = jax.tree.map(lambda e: jnp.where(usable & ~jnp.isnan(e), e, jnp.inf), error)
-        error = march.with_growth(error, state, y, dense_info, order)
+        growth = log_growth(solver, state, dense_info, solver_state)
+        error = march.with_growth(error, growth, state, y, order)
         keep, t, t_next, _, controller_state, _ = controller.adapt_step_size(
             state.t, state.t_next, state.y, y, objective, error, order, state.controller_state
         )

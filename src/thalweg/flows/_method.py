@@ -6,6 +6,7 @@ higher-order pair goes on. Both signs are read off steps that are made anyway, s
 """
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Any, get_origin
 
 import diffrax
@@ -18,8 +19,9 @@ from jaxtyping import Array, Int, PyTree
 
 from .._trees import tree_norm, tree_sub
 from ..objective import Objective
-from ..solvers import RKC2, RKC4
+from ..solvers import RKC2, RKC4, AveragedMidpoint
 from ._base import Flow
+from ._cost import evaluation_price
 from ._march import March, MarchState, never_unsuited
 
 # A single step tells nothing about its own error: the horizon takes at least this many.
@@ -101,8 +103,9 @@ class Method(eqx.Module):
         return march.at(now, jnp.asarray(t, now.t.dtype))
 
     def evaluations(self, state: MethodState) -> int:
-        """Evaluations of the vector field so far, by all marches."""
-        return int(state.evaluations + self.now(state)[1].evaluations)
+        """What was spent so far by all marches, in evaluations of the vector field."""
+        price = evaluation_price(self.solvers[0])
+        return ceil(price * int(state.evaluations + self.now(state)[1].evaluations))
 
     def accepted(self, state: MethodState) -> int:
         """Accepted steps so far."""
@@ -156,9 +159,13 @@ def choose_method(
     dtype: jnp.dtype,
     *,
     accuracy: float,
+    kinks: bool,
     stride: float = 1.0,
 ) -> Method:
-    """The solver asked for; without one, a classical pair and, where it can help, RKC2 or RKC4.
+    """The solver asked for; without one, what suits the field.
+
+    For a field with `kinks`, a method that averages over them; for a smooth one a classical pair
+    and, where it can help, RKC2 or RKC4.
 
     `accuracy` decides between the two. `stride` lengthens the first step and the longest one,
     which tolerances do not decide.
@@ -173,6 +180,8 @@ def choose_method(
 
     if solver is not None:
         return Method((march(with_tolerances(solver, rtol, atol)),))
+    if kinks:
+        return Method((march(AveragedMidpoint(_Along(flow))),))
     if not flow.real_spectrum:
         return Method((march(diffrax.Tsit5()),))
     if accuracy < _ORDER_FOUR:
@@ -180,6 +189,15 @@ def choose_method(
         pair = march(diffrax.Tsit5(), _tsit5_pressed, few), march(RKC4(), _rkc4_idle, many)
         return Method(pair)
     return Method((march(diffrax.Tsit5(), _tsit5_pressed), march(RKC2(), _rkc2_idle)))
+
+
+class _Along(eqx.Module):
+    """What averages a flow's field: its landscape along the parameters' displacement."""
+
+    flow: Flow
+
+    def __call__(self, objective: Objective, displacement: PyTree[Array]):
+        return objective.along(self.flow.params(displacement))
 
 
 def check_solver(solver: diffrax.AbstractSolver) -> None:

@@ -1,0 +1,199 @@
+"""Networks with kinks: gradients averaged over a segment, and flows that slide."""
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import thalweg as tw
+from tests.oracles import sliding
+from tests.problems import leaky_network, random_weights, small_data, tanh_network
+
+
+def relu_network(params, inputs):
+    for weight in params[:-1]:
+        inputs = jax.nn.relu(inputs @ weight.T)
+    return inputs @ params[-1].T
+
+
+def pooled_network(params, inputs):
+    hidden = inputs @ params[0].T
+    pairs = hidden.reshape(len(inputs), -1, 2)
+    return jnp.max(pairs, axis=-1) @ params[1].T
+
+
+def min_and_abs(params, inputs):
+    hidden = inputs @ params[0].T
+    return jnp.abs(jnp.minimum(hidden[:, ::2], hidden[:, 1::2])) @ params[1].T
+
+
+def clipped(params, inputs):
+    return jnp.clip(inputs @ params[0].T, -0.5, 0.5)[:, ::2] @ params[1].T
+
+
+def hard_tanh(params, inputs):
+    return jax.nn.hard_tanh(inputs @ params[0].T)[:, ::2] @ params[1].T
+
+
+NETWORKS = {
+    "relu": (relu_network, (3, 6, 4, 2)),
+    "leaky": (leaky_network, (3, 6, 4, 2)),
+    "max-pool": (pooled_network, None),
+    "min and abs": (min_and_abs, None),
+    "clip": (clipped, None),
+    "hard tanh": (hard_tanh, None),
+}
+
+
+def problem(name, seed=0):
+    predict, widths = NETWORKS[name]
+    inputs, targets = small_data(samples=2000)
+    if widths is None:
+        a, b = random_weights((3, 8, 2), seed)
+        params = [a, b[:, ::2]]
+    else:
+        params = random_weights(widths, seed)
+    return tw.Objective(predict, tw.losses.squared_error, inputs, targets), params
+
+
+def brute_force(objective, params, displacement, pieces=1_000):
+    """The mean gradient over the segment, by the midpoint rule with very many points."""
+    gradient = jax.jit(
+        lambda s: objective.gradient(jax.tree.map(lambda p, d: p + s * d, params, displacement))
+    )
+    places = (jnp.arange(pieces) + 0.5) / pieces - 0.5
+    gradients = jax.lax.map(gradient, places, batch_size=100)
+    return jax.tree.map(lambda g: jnp.mean(g, axis=0), gradients)
+
+
+def norm(tree):
+    return float(np.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(tree))))
+
+
+def minus(a, b):
+    return jax.tree.map(jnp.subtract, a, b)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("micro_batch", [None, 700])
+def test_mean_gradient_against_brute_force(name, micro_batch):
+    objective, params = problem(name)
+    batched = tw.Objective(
+        objective.predict,
+        objective.loss,
+        objective.inputs,
+        objective.targets,
+        micro_batch=micro_batch,
+    )
+    displacement = jax.tree.map(
+        lambda p, q: 0.01 * q, params, random_weights_like(params, jr.key(1))
+    )
+    true = brute_force(objective, params, displacement)
+    plain = norm(minus(objective.gradient(params), true))
+    mean = norm(minus(batched.mean_gradient(params, displacement), true))
+    print(name, plain, mean)
+    assert plain > 1e-3, "kinks lie on the segment"
+    # Sampled maxima are good to a sixteenth of the segment.
+    assert mean < (0.2 if name == "max-pool" else 0.1) * plain
+
+
+def random_weights_like(params, key):
+    return jax.tree.map(lambda p: jr.normal(key, p.shape), params)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_without_displacement_it_is_the_gradient(name):
+    objective, params = problem(name)
+    still = jax.tree.map(jnp.zeros_like, params)
+    difference = minus(objective.mean_gradient(params, still), objective.gradient(params))
+    assert norm(difference) < 1e-12
+    assert objective.has_kinks(params)
+
+
+def test_smooth_networks_have_no_kinks():
+    inputs, targets = small_data()
+    params = random_weights((3, 5, 2))
+    probabilities = np.eye(2)[np.arange(12) % 2]
+
+    def with_activation(activation):
+        return lambda p, x: activation(x @ p[0].T) @ p[1].T
+
+    for predict in (
+        tanh_network,
+        with_activation(jax.nn.softplus),
+        with_activation(jax.nn.gelu),
+        with_activation(jax.nn.silu),
+        with_activation(jax.nn.elu),
+        with_activation(lambda z: jax.nn.softmax(z, axis=-1)),
+    ):
+        objective = tw.Objective(predict, tw.losses.cross_entropy, inputs, probabilities)
+        assert not objective.has_kinks(params)
+        displacement = jax.tree.map(lambda p: 0.1 * p, params)
+        same = minus(objective.mean_gradient(params, displacement), objective.gradient(params))
+        assert norm(same) < 1e-12
+    absolute = tw.Objective(
+        tanh_network, lambda z, y: jnp.sum(jnp.abs(z - y), axis=1), inputs, targets
+    )
+    assert absolute.has_kinks(params), "the loss has kinks"
+
+
+def test_own_rules_of_derivatives_are_kept():
+    """A straight-through estimator is not a kink to be averaged: its author said what it is."""
+
+    @jax.custom_jvp
+    def straight_through(x):
+        return jnp.where(x > 0, 1.0, 0.0) * jnp.exp(0 * x)
+
+    straight_through.defjvp(lambda primals, tangents: (straight_through(*primals), tangents[0]))
+    inputs, targets = small_data()
+    params = random_weights((3, 5, 2))
+    objective = tw.Objective(
+        lambda p, x: straight_through(x @ p[0].T) @ p[1].T,
+        tw.losses.squared_error,
+        inputs,
+        targets,
+    )
+    displacement = jax.tree.map(lambda p: 0.5 * p, params)
+    same = minus(objective.mean_gradient(params, displacement), objective.gradient(params))
+    assert norm(same) < 1e-12
+
+
+def test_kink_pattern():
+    objective, params = problem("relu")
+    first, second = objective.kink_pattern(params)
+    hidden = np.asarray(objective.inputs) @ np.asarray(params[0]).T
+    np.testing.assert_array_equal(first, hidden > 0)
+    np.testing.assert_array_equal(second, np.maximum(hidden, 0) @ np.asarray(params[1]).T > 0)
+    assert (
+        tw.Objective(
+            tanh_network, objective.loss, objective.inputs, objective.targets
+        ).kink_pattern(params)
+        == []
+    )
+
+
+def neurons(params, inputs):
+    return jnp.sum(jax.nn.relu(inputs @ params.T), axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    "start", [[[0.3, 0.2]], [[0.3, 0.1], [0.6, -0.1]], [[0.2, 0.3], [0.2, -0.1]]]
+)
+def test_sliding_flow_against_closed_form(start):
+    objective = tw.Objective(neurons, tw.losses.squared_error, sliding.INPUTS, sliding.TARGETS)
+    times = np.linspace(0, 3, 31)
+    exact, phases = sliding.solution(start, times)
+    assert len(phases) == len(start), "every neuron slides in the end"
+    exact = exact.reshape(len(times), *np.shape(start))
+    last = None
+    for rtol in (1e-4, 1e-6):
+        flow = tw.integrate(
+            tw.GradientFlow(), objective, jnp.array(start), save_at=times, rtol=rtol
+        )
+        assert flow.stats.solver == "AveragedMidpoint"
+        true = np.linalg.norm((np.asarray(flow.params) - exact).reshape(len(times), -1), axis=1)
+        assert true.max() < 100 * rtol
+        assert np.mean(true <= flow.error) > 0.95
+        last = true.max() if last is None else last
+    assert true.max() < last / 5
