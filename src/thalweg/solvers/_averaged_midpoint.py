@@ -18,6 +18,9 @@ from jaxtyping import Array, Float, PyTree
 
 from .._trees import tree_axpy, tree_norm, tree_sub
 
+# The share of a step's own change in the running mean of changes.
+_FRESH = 0.2
+
 
 def no_average(args: PyTree, displacement: PyTree[Array]) -> PyTree:
     """For a field that cannot be averaged."""
@@ -25,12 +28,16 @@ def no_average(args: PyTree, displacement: PyTree[Array]) -> PyTree:
 
 
 class AveragedState(eqx.Module):
-    """The mean fields over the last two steps, and the lengths of those steps."""
+    """The mean fields over the last two steps, the lengths of those steps, and the errors so far.
+
+    `level` is a running mean (root of mean squares) of the error per unit of time.
+    """
 
     slope: PyTree[Array]
     length: Float[Array, ""]
     older_slope: PyTree[Array]
     older_length: Float[Array, ""]
+    level: Float[Array, ""]
 
 
 class QuadraticInterpolation(diffrax.AbstractLocalInterpolation):
@@ -87,13 +94,13 @@ class AveragedMidpoint(diffrax.AbstractAdaptiveSolver[AveragedState]):
         return 2
 
     def error_order(self, terms):
-        # What is estimated is the change of the field within the step: where the field jumps, no
-        # higher difference of it means anything.
+        # What is estimated is the change of the field within a step: where the field jumps, higher
+        # differences of it mean nothing.
         return 2
 
     def init(self, terms, t0, t1, y0, args) -> AveragedState:
         slope, none = terms.vf(t0, y0, args), jnp.zeros_like(jnp.asarray(t1 - t0))
-        return AveragedState(slope, none, slope, none)
+        return AveragedState(slope, none, slope, none, none)
 
     def func(self, terms, t0, y0, args):
         return terms.vf(t0, y0, args)
@@ -117,9 +124,16 @@ class AveragedMidpoint(diffrax.AbstractAdaptiveSolver[AveragedState]):
         # solution slides, the field alternates from step to step, which does no harm.
         share = length / (length + 2 * past.length + past.older_length)
         older = terms.prod(past.older_slope, control)
-        y_error = jax.tree.map(lambda a, b: share.astype(a.dtype) * (a - b), k, older)
+        change = jax.tree.map(lambda a, b: share.astype(a.dtype) * (a - b), k, older)
+        # It does not alternate regularly, either. Were steps rejected by the change at hand, those
+        # that stay on one side would be preferred, and the mean of both would be off.
+        rate = tree_norm(change) / length
+        mean = jnp.sqrt((1 - _FRESH) * past.level**2 + _FRESH * rate**2)
+        level = jnp.where(past.older_length > 0, mean, rate)
+        smoothed = level / jnp.where(rate > 0, rate, 1)
+        y_error = jax.tree.map(lambda e: smoothed.astype(e.dtype) * e, change)
         dense_info: dict[str, Any] = {"y0": y0, "y1": y1, "k0": k0}
-        state = AveragedState(slope, length, past.slope, past.length)
+        state = AveragedState(slope, length, past.slope, past.length, level)
         return y1, y_error, dense_info, state, diffrax.RESULTS.successful
 
     def log_growth(self, before: AveragedState, after: AveragedState) -> Float[Array, ""]:
