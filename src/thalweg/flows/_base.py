@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from .._trees import tree_dtype, tree_norm, tree_sub
 from ..objective import Objective
 
 
@@ -26,9 +27,30 @@ class Flow(eqx.Module):
     def initial_state(self, params: PyTree) -> PyTree:
         """The state at time 0: the parameters, at rest."""
 
+    def first_time(self, objective: Objective, params: PyTree, tolerance: Any) -> Any:
+        """When integration starts, for a flow that is singular at time 0; until then `early_state`.
+
+        `tolerance` is an acceptable Euclidean distance to the exact flow. Costs `early_cost`.
+        """
+        return jnp.zeros((), tree_dtype(params))
+
+    def early_state(self, objective: Objective, params: PyTree, t: Any) -> PyTree:
+        """The state at a time up to `first_time`."""
+        return self.initial_state(params)
+
+    # Gradient-equivalents that finding the first time takes.
+    early_cost: ClassVar[int] = 0
+
     @abc.abstractmethod
     def params(self, state: PyTree) -> PyTree:
         """The parameters within a state."""
+
+    def distance(self, a: PyTree, b: PyTree, h: Any) -> Float[Array, ""]:
+        """How far the parameters of two states are apart around the present.
+
+        States that oscillate cross again and again; within a time `h`, they move on.
+        """
+        return tree_norm(tree_sub(self.params(a), self.params(b)))
 
     @abc.abstractmethod
     def vector_field(self, t: Float[Array, ""], state: PyTree, objective: Objective) -> PyTree:
@@ -52,3 +74,7 @@ class SecondOrderFlow(Flow):
 
     def params(self, state):
         return state[0]
+
+    def distance(self, a, b, h):
+        positions, velocities = tree_sub(a, b)
+        return jnp.hypot(tree_norm(positions), h * tree_norm(velocities))

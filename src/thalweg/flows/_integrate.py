@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._checks import check_positive, check_positive_integer
-from .._trees import check_params, tree_dtype, tree_norm, tree_sub
+from .._trees import check_params, tree_dtype, tree_norm
 from ..objective import Objective
 from ..trajectory import Snapshot, Stats, Status, Trajectory, follow
 from ._base import Flow
@@ -26,6 +26,9 @@ _SAFETY = 1.25
 # Where tolerances do not decide (at the start, near a saddle) its steps are longer all the same.
 # Two solutions with the same steps would agree about a wrong answer.
 _STRIDE = 2.0
+
+# At how many times around the saved one it is measured.
+_PLACES = 4
 
 
 class IntegrationState(eqx.Module):
@@ -94,12 +97,11 @@ class Integration:
 
     def initial(self) -> IntegrationState:
         """The state at time 0."""
-        y = self.dynamics.initial_state(self.params)
         zero = jnp.asarray(0)
         return IntegrationState(
             zero,
-            self._solution.start(self.objective, y),
-            self._companion.start(self.objective, y),
+            self._solution.start(self.objective, self.params),
+            self._companion.start(self.objective, self.params),
             zero,
         )
 
@@ -111,20 +113,24 @@ class Integration:
         """Integrate to the next saved time."""
         target = self.times[int(state.index)]
         t, solution, params, status = self._reach(self._solution, state.solution, target)
-        _, companion, other, fallen = self._reach(self._companion, state.companion, t)
-        error = float(tree_norm(tree_sub(params, other)))
+        _, companion, _, fallen = self._reach(self._companion, state.companion, t)
+        error = float("inf")
         if fallen.ok:
-            # The two solutions may cross, which says nothing about their errors: where their last
-            # steps began they are hardly crossing as well.
-            before = max(
-                float(self._solution.now(solution)[1].t_before),
-                float(self._companion.now(companion)[1].t_before),
-            )
-            error = _SAFETY * max(error, self._distance(solution, companion, min(before, t)))
+            # The two solutions may cross, which says nothing about their errors: at other times
+            # within their last steps they are hardly crossing as well.
+            ends = [
+                method.now(state)[1]
+                for method, state in ((self._solution, solution), (self._companion, companion))
+            ]
+            first = min(max(float(end.t_before) for end in ends), t)
+            last = max(min(float(end.t) for end in ends), t)
+            longest = max(float(end.t - end.t_before) for end in ends)
+            places = {t, *np.linspace(first, last, _PLACES).tolist()}
+            distances = [self._distance(solution, companion, s, longest) for s in places]
+            error = _SAFETY * max(distances)
         steps = self._solution.accepted(solution)
         error += 4 * float(tree_norm(params)) * _eps(params) * float(np.sqrt(steps + 1))
-        if not fallen.ok:
-            error = float("inf")
+        error += self._solution.early_error(self.params, solution, t)
         loss = float(_value(self.objective, params))
         if status.ok and not np.isfinite(loss):
             status = Status("diverged", f"the loss is not finite at t = {t:.6g}.", time=t)
@@ -149,7 +155,7 @@ class Integration:
             state = method.to(self.objective, state, target, left)
         now = method.now(state)[1]
         if bool(now.t >= jnp.asarray(target, now.t.dtype)):
-            return float(target), state, self.dynamics.params(method.at(state, target)), Status()
+            return float(target), state, self._params(method, state, target), Status()
         reached = float(now.t)
         if bool(now.stalled) and bool(overgrown(now.y)):
             status = Status(
@@ -168,11 +174,14 @@ class Integration:
             )
         return reached, state, self.dynamics.params(now.y), status
 
-    def _distance(self, solution: MethodState, companion: MethodState, t: float) -> float:
-        """How far apart the two solutions are at a time within the last steps of both."""
-        a = self.dynamics.params(self._solution.at(solution, t))
-        b = self.dynamics.params(self._companion.at(companion, t))
-        return float(tree_norm(tree_sub(a, b)))
+    def _params(self, method: Method, state: MethodState, t: float) -> PyTree:
+        return self.dynamics.params(method.at(self.objective, self.params, state, t))
+
+    def _distance(self, solution: MethodState, companion: MethodState, t: float, h: float) -> float:
+        """How far apart the two solutions are around a time within the last steps of both."""
+        pairs = (self._solution, solution), (self._companion, companion)
+        a, b = (m.at(self.objective, self.params, s, t) for m, s in pairs)
+        return float(self.dynamics.distance(a, b, h))
 
     def _stats(self, solution: MethodState, companion: MethodState) -> Stats:
         known = all(cost_is_known(s) for s in self._solution.solvers)

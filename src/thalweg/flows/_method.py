@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optimistix
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
-from .._trees import tree_norm, tree_sub
+from .._trees import tree_dtype, tree_norm, tree_size, tree_sub
 from ..objective import Objective
 from ..solvers import RKC2, RKC4, AveragedMidpoint
 from ._base import Flow
@@ -30,14 +30,17 @@ _FEWEST_STEPS = 4
 _TSIT5_PRESSED = 2.4
 # Tolerances below which the stabilised method of order four is cheaper than that of order two.
 _ORDER_FOUR = 1.5e-5
+# Tolerances below which oscillations are cheaper with the classical pair of order eight.
+_ORDER_EIGHT = 3e-4
 # The tolerances of Tsit5 and RKC4, in parts of the one given. Steps of Tsit5 are cheap, few, and at
 # the start, where errors count for the whole path; with these shares no solver dominates the error.
 _SHARES = 0.2, 10.0
 
 
 class MethodState(eqx.Module):
-    """The marches of all candidate solvers, and which of them is under way."""
+    """The marches of all candidate solvers, which of them is under way, and when they began."""
 
+    begin: Float[Array, ""]
     marches: tuple[MarchState, ...]
     active: Int[Array, ""]
     switches: Int[Array, ""]
@@ -57,21 +60,35 @@ class Method(eqx.Module):
         """The candidates, the one that starts first."""
         return [march.solver for march in self.marches]
 
-    def start(self, objective: Objective, y: PyTree[Array]) -> MethodState:
-        """Stand at time 0 with the first candidate under way."""
-        zero = jnp.zeros((), self.marches[0].rtol.dtype)
-        first = self.marches[0].start(objective, zero, y, None)
+    def start(self, objective: Objective, params: PyTree[Array]) -> MethodState:
+        """Stand at the flow's first time with the first candidate under way."""
+        begin, y, cost = self._beginning(objective, params)
+        first = self.marches[0].start(objective, begin, y, None)
         # The others wait in a state of their own structure, so that the whole has a fixed one.
         others = [
             jax.tree.map(
                 lambda s: jnp.zeros(s.shape, s.dtype),
-                eqx.filter_eval_shape(march.start, objective, zero, y, first.t),
+                eqx.filter_eval_shape(march.start, objective, begin, y, first.t),
             )
             for march in self.marches[1:]
         ]
-        none = jnp.asarray(0)
+        none, spent = jnp.asarray(0), jnp.asarray(cost)
         used = jnp.zeros(len(self.marches), int)
-        return MethodState((first, *others), none, none, none, none, none, used)
+        return MethodState(begin, (first, *others), none, none, spent, none, none, used)
+
+    def _beginning(self, objective, params) -> tuple[Array, PyTree, int]:
+        march = self.marches[0]
+        flow = march.flow
+        if self.averages:
+            # Kinks may lie closer than a series reaches.
+            return jnp.zeros((), march.rtol.dtype), flow.initial_state(params), 0
+        begin, y = _early(flow, objective, params, march)
+        return begin, y, flow.early_cost
+
+    @property
+    def averages(self) -> bool:
+        """Whether the field is averaged over steps."""
+        return isinstance(self.solvers[0], AveragedMidpoint)
 
     def now(self, state: MethodState) -> tuple[March, MarchState]:
         """The march under way and where it stands."""
@@ -97,10 +114,18 @@ class Method(eqx.Module):
             if bool(now.unsuited >= patient.patience):
                 state = self._switched(objective, state)
 
-    def at(self, state: MethodState, t: Any) -> PyTree[Array]:
-        """The solution at a time within the last step."""
+    def at(self, objective: Objective, params: PyTree, state: MethodState, t: Any) -> PyTree[Array]:
+        """The solution at a time within the last step, or before the first one."""
         march, now = self.now(state)
-        return march.at(now, jnp.asarray(t, now.t.dtype))
+        t = jnp.asarray(t, now.t.dtype)
+        if bool(t < state.begin):
+            return march.flow.early_state(objective, params, t)
+        return march.at(now, t)
+
+    def early_error(self, params: PyTree, state: MethodState, t: float) -> float:
+        """The error at a time before the first step."""
+        begin = float(state.begin)
+        return float(_scale(params, self.marches[0])) * (t / begin) ** 6 if t < begin else 0.0
 
     def evaluations(self, state: MethodState) -> int:
         """What was spent so far by all marches, in evaluations of the vector field."""
@@ -139,6 +164,7 @@ class Method(eqx.Module):
         active = (int(state.active) + 1) % len(self.marches)
         successor = self.marches[active].start(objective, now.t, now.y, now.t_next - now.t)
         retired = MethodState(
+            begin=state.begin,
             marches=state.marches,
             active=jnp.asarray(active),
             switches=state.switches + 1,
@@ -183,12 +209,28 @@ def choose_method(
     if kinks:
         return Method((march(AveragedMidpoint(_Along(flow))),))
     if not flow.real_spectrum:
-        return Method((march(diffrax.Tsit5()),))
+        oscillating = diffrax.Dopri8() if accuracy < _ORDER_EIGHT else diffrax.Tsit5()
+        return Method((march(oscillating),))
     if accuracy < _ORDER_FOUR:
         few, many = _SHARES
         pair = march(diffrax.Tsit5(), _tsit5_pressed, few), march(RKC4(), _rkc4_idle, many)
         return Method(pair)
     return Method((march(diffrax.Tsit5(), _tsit5_pressed), march(RKC2(), _rkc2_idle)))
+
+
+def _scale(params, march):
+    """The tolerances of a step as a distance over all parameters."""
+    return march.atol * jnp.sqrt(tree_size(params)) + march.rtol * tree_norm(params)
+
+
+@eqx.filter_jit
+def _early(flow, objective, params, march):
+    tolerance = _scale(params, march).astype(tree_dtype(params))
+    # The companion begins twice as late as the solution, with 64 times the error.
+    first = march.eagerness / 2 * flow.first_time(objective, params, tolerance)
+    begin = jnp.minimum(first, march.longest)
+    begin = begin.astype(march.rtol.dtype)
+    return begin, flow.early_state(objective, params, begin)
 
 
 class _Along(eqx.Module):

@@ -9,7 +9,11 @@ import scipy.special
 from jaxtyping import Array, Float
 
 from .._checks import check_positive
+from .._trees import tree_dtype, tree_norm
 from ._base import SecondOrderFlow
+
+# The largest ratio of successive terms up to which the series stands for the flow.
+_SMALL = 0.01
 
 
 class NesterovFlow(SecondOrderFlow):
@@ -28,6 +32,7 @@ class NesterovFlow(SecondOrderFlow):
 
     damping: float | Float[Array, ""] = 3.0
     name: ClassVar[str] = "Nesterov flow"
+    early_cost: ClassVar[int] = 3
 
     def __check_init__(self):
         check_positive(self.damping, "damping")
@@ -45,6 +50,32 @@ class NesterovFlow(SecondOrderFlow):
             return jnp.where(start, -g / (1 + self.damping), moving)
 
         return velocity, jax.tree.map(acceleration, velocity, gradient)
+
+    # Near t = 0, `theta(t) = theta(0) + a t^2 + b t^4 + O(t^6)` with
+    # `a = -grad f / (2 (1 + damping))` and `b = -Hess f a / (4 (3 + damping))`.
+
+    def first_time(self, objective, params, tolerance):
+        a, b = self._series(objective, params)
+        first, second = tree_norm(a), tree_norm(b)
+        # The terms decrease like those of a geometric series in q t^2.
+        q = second / jnp.where(first > 0, first, 1)
+        omitted = first * q**2
+        t = (tolerance / jnp.where(omitted > 0, omitted, 1)) ** (1 / 6)
+        short = jnp.sqrt(_SMALL / jnp.where(q > 0, q, 1))
+        usable = (omitted > 0) & jnp.isfinite(omitted)
+        return jnp.where(usable, jnp.minimum(t, short), 0).astype(tree_dtype(params))
+
+    def early_state(self, objective, params, t):
+        a, b = self._series(objective, params)
+        state = jax.tree.map(lambda p, x, y: p + t**2 * (x + t**2 * y), params, a, b)
+        velocity = jax.tree.map(lambda x, y: 2 * t * (x + 2 * t**2 * y), a, b)
+        return state, velocity
+
+    def _series(self, objective, params):
+        gradient = objective.gradient(params)
+        a = jax.tree.map(lambda g: -g / (2 * (1 + self.damping)), gradient)
+        image = objective.hvp(params, a)
+        return a, jax.tree.map(lambda h: -h / (4 * (3 + self.damping)), image)
 
     def response(self, eigenvalue, time):
         """A Bessel function, `Gamma(n+1) (2/x)^n J_n(x)`, `n = (damping-1)/2, x = sqrt(ev) t`.
