@@ -172,6 +172,20 @@ def test_kink_pattern():
     )
 
 
+def test_kink_pattern_of_a_network_of_one_sample():
+    """The axis of samples may be anywhere in a hidden layer."""
+    inputs, targets = small_data()
+    params = random_weights((3, 5, 2))
+    objective = tw.Objective(
+        jax.vmap(lambda p, x: p[1] @ jax.nn.relu(p[0] @ x), in_axes=(None, 0)),
+        tw.losses.squared_error,
+        inputs,
+        targets,
+    )
+    (pattern,) = objective.kink_pattern(params)
+    np.testing.assert_array_equal(pattern, inputs @ np.asarray(params[0]).T > 0)
+
+
 def neurons(params, inputs):
     return jnp.sum(jax.nn.relu(inputs @ params.T), axis=1, keepdims=True)
 

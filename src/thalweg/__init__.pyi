@@ -7,6 +7,7 @@ from . import networks as networks
 from . import observables as observables
 from . import solvers as solvers
 from . import study as study
+from . import until as until
 from .closeness import Comparison as Comparison
 from .closeness import compare as compare
 from .curvature import Eigenvalues as Eigenvalues

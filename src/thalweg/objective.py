@@ -140,12 +140,13 @@ class Objective(eqx.Module):
         One array for each operation with a kink: whether a ReLU is active, which of its arguments
         is a maximum. Empty for a smooth network.
         """
-        return self._per_sample(
-            lambda x: [
-                jnp.reshape(pattern, (len(x), -1))
-                for pattern in kink_pattern(lambda p: self.predict(p, x), params)
-            ]
-        )
+
+        def sides(x):
+            patterns = kink_pattern(lambda p: self.predict(p, x[None]), params)
+            return [jnp.ravel(pattern) for pattern in patterns]
+
+        # Only sample by sample is it sure which axis of a hidden layer is that of samples.
+        return self._per_sample(jax.vmap(sides))
 
     def hvp(self, params: PyTree, vector: PyTree) -> PyTree:
         """Hessian-vector product. Costs 2 gradients (forward over reverse)."""

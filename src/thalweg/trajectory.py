@@ -18,11 +18,12 @@ class Status:
     """How a trajectory ended.
 
     `kind`: "completed" when every saved time was reached; "diverged" when numbers stopped being
-    finite or grew without bound; "stopped" when a limit (of steps, say) was met first. `time` and,
-    for an optimizer, `step` say where it ended unless it completed.
+    finite or grew without bound; "stopped" when a limit (of steps, say) was met first;
+    "uncontrolled" when every saved time was reached, with an error too large to rely on. `time`
+    and, for an optimizer, `step` say where it ended unless it completed.
     """
 
-    kind: Literal["completed", "diverged", "stopped"] = "completed"
+    kind: Literal["completed", "diverged", "stopped", "uncontrolled"] = "completed"
     message: str = ""
     time: float | None = None
     step: int | None = None
@@ -30,7 +31,7 @@ class Status:
     @property
     def ok(self) -> bool:
         """Whether every saved time was reached."""
-        return self.kind == "completed"
+        return self.kind in ("completed", "uncontrolled")
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,8 @@ class Trajectory(eqx.Module):
     - `steps`: shape `(saves,)`, step numbers of an optimizer; `None` for a flow.
     - `status`, `stats`, `dynamics`, `objective`, `initial`: how it ended, what it cost, what was
       followed, on which landscape, and from which parameters.
+    - `limit`: for a flow followed until it arrived somewhere, what it arrived at: see
+      `thalweg.until`.
     """
 
     times: Float[Array, "saves"]
@@ -136,6 +139,7 @@ class Trajectory(eqx.Module):
     dynamics: Any
     objective: Objective | None = None
     initial: PyTree = None
+    limit: Any = None
 
     @property
     def loss(self) -> Float[Array, "saves"]:

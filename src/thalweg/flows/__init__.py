@@ -3,6 +3,8 @@
 from ._base import Flow as Flow
 from ._gradient_flow import GradientFlow as GradientFlow
 from ._heavy_ball_flow import HeavyBallFlow as HeavyBallFlow
-from ._integrate import Integration as Integration
 from ._integrate import integrate as integrate
+from ._integration import Integration as Integration
 from ._nesterov_flow import NesterovFlow as NesterovFlow
+from ._until import Arrival as Arrival
+from ._until import Ending as Ending

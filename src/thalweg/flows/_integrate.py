@@ -1,197 +1,17 @@
-"""Integrating a flow, with an estimate of the global error."""
+"""Integrating a flow: to a time, to a global error, or to its limit."""
 
 from typing import Any
 
 import diffrax
-import equinox as eqx
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
-from .._checks import check_positive, check_positive_integer
-from .._trees import check_params, tree_dtype, tree_norm
+from .._checks import check_positive
 from ..objective import Objective
-from ..trajectory import Snapshot, Stats, Status, Trajectory, follow
+from ..trajectory import Trajectory, follow
+from ._aim import follow_with_error
 from ._base import Flow
-from ._cost import cost_is_known
-from ._march import overgrown
-from ._method import Method, MethodState, check_solver, choose_method
-
-# The companion solution, whose distance to the solution is the error estimate, is this much
-# cruder: several times the error for any method, at no more than the solution's price.
-_COMPANION = 8.0
-# What the distance is multiplied with, lest it fall short where the two errors partly cancel.
-_SAFETY = 1.25
-# Where tolerances do not decide (at the start, near a saddle) its steps are longer all the same.
-# Two solutions with the same steps would agree about a wrong answer.
-_STRIDE = 2.0
-
-# At how many times around the saved one it is measured.
-_PLACES = 4
-
-
-class IntegrationState(eqx.Module):
-    """The solution, its cruder companion, and the index of the next saved time."""
-
-    index: Int[Array, ""]
-    solution: MethodState
-    companion: MethodState
-    ended: Int[Array, ""]
-
-
-class Integration:
-    """A flow being integrated, from one saved time to the next: see `integrate`.
-
-    `times` are the saved times; `initial`, `advance` and `finished` make it a
-    `thalweg.trajectory.Resumable`.
-    """
-
-    def __init__(
-        self,
-        flow: Flow,
-        objective: Objective,
-        params: PyTree,
-        *,
-        save_at: Any,
-        rtol: float | None = None,
-        atol: float | None = None,
-        solver: diffrax.AbstractSolver | None = None,
-        max_steps: int = 1_000_000,
-    ):
-        if not isinstance(flow, Flow):
-            raise TypeError(f"flow: expected a Flow, got {type(flow).__name__}.")
-        if solver is not None:
-            check_solver(solver)
-        check_positive_integer(max_steps, "max_steps")
-        check_params(params)
-        precisions = sorted({str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(params)})
-        if len(precisions) > 1:
-            raise TypeError(
-                f"params: arrays of different precision ({', '.join(precisions)}); a flow is"
-                " integrated in one."
-            )
-        objective.check(params)
-        params = jax.tree.map(jnp.asarray, params)
-        self.dynamics = flow
-        self.times = _checked_times(save_at)
-        kinks = objective.has_kinks(params)
-        self.rtol, self.atol = _checked_tolerances(rtol, atol, params, kinks)
-        self.objective = objective
-        self.params = params
-        self._max_steps = max_steps
-        self._solution, self._companion = (
-            choose_method(
-                flow,
-                solver,
-                factor * self.rtol,
-                factor * self.atol,
-                float(self.times[-1]),
-                tree_dtype(params),
-                accuracy=self.rtol,
-                kinks=kinks,
-                stride=stride,
-            )
-            for factor, stride in ((1.0, 1.0), (_COMPANION, _STRIDE))
-        )
-
-    def initial(self) -> IntegrationState:
-        """The state at time 0."""
-        zero = jnp.asarray(0)
-        return IntegrationState(
-            zero,
-            self._solution.start(self.objective, self.params),
-            self._companion.start(self.objective, self.params),
-            zero,
-        )
-
-    def finished(self, state: IntegrationState) -> bool:
-        """Whether all saved times were reached or the flow ended early."""
-        return bool(state.ended) or int(state.index) >= len(self.times)
-
-    def advance(self, state: IntegrationState) -> tuple[IntegrationState, Snapshot]:
-        """Integrate to the next saved time."""
-        target = self.times[int(state.index)]
-        t, solution, params, status = self._reach(self._solution, state.solution, target)
-        _, companion, _, fallen = self._reach(self._companion, state.companion, t)
-        error = float("inf")
-        if fallen.ok:
-            # The two solutions may cross, which says nothing about their errors: at other times
-            # within their last steps they are hardly crossing as well.
-            ends = [
-                method.now(state)[1]
-                for method, state in ((self._solution, solution), (self._companion, companion))
-            ]
-            first = min(max(float(end.t_before) for end in ends), t)
-            last = max(min(float(end.t) for end in ends), t)
-            longest = max(float(end.t - end.t_before) for end in ends)
-            places = {t, *np.linspace(first, last, _PLACES).tolist()}
-            distances = [self._distance(solution, companion, s, longest) for s in places]
-            error = _SAFETY * max(distances)
-        steps = self._solution.accepted(solution)
-        error += 4 * float(tree_norm(params)) * _eps(params) * float(np.sqrt(steps + 1))
-        error += self._solution.early_error(self.params, solution, t)
-        loss = float(_value(self.objective, params))
-        if status.ok and not np.isfinite(loss):
-            status = Status("diverged", f"the loss is not finite at t = {t:.6g}.", time=t)
-        snapshot = Snapshot(
-            time=t,
-            params=params,
-            loss=loss,
-            error=error,
-            status=status,
-            stats=self._stats(solution, companion),
-            repeats=int(state.index) > 0 and t <= float(self.times[int(state.index) - 1]),
-        )
-        ended = jnp.asarray(0 if status.ok else 1)
-        return IntegrationState(state.index + 1, solution, companion, ended), snapshot
-
-    def _reach(
-        self, method: Method, state: MethodState, target: float
-    ) -> tuple[float, MethodState, PyTree, Status]:
-        """Bring one solution to `target`, or as far as it goes."""
-        left = self._max_steps - method.attempts(state)
-        if left > 0 and not bool(method.now(state)[1].stalled):
-            state = method.to(self.objective, state, target, left)
-        now = method.now(state)[1]
-        if bool(now.t >= jnp.asarray(target, now.t.dtype)):
-            return float(target), state, self._params(method, state, target), Status()
-        reached = float(now.t)
-        if bool(now.stalled) and bool(overgrown(now.y)):
-            status = Status(
-                "diverged", f"the solution grows without bound; left at t = {reached:.6g}.", reached
-            )
-        elif bool(now.stalled):
-            status = Status(
-                "diverged",
-                f"the step size fell to the resolution of time at t = {reached:.6g}: the solution"
-                " grows without bound there, or its gradient stops being finite.",
-                time=reached,
-            )
-        else:
-            status = Status(
-                "stopped", f"max_steps = {self._max_steps} reached at t = {reached:.6g}.", reached
-            )
-        return reached, state, self.dynamics.params(now.y), status
-
-    def _params(self, method: Method, state: MethodState, t: float) -> PyTree:
-        return self.dynamics.params(method.at(self.objective, self.params, state, t))
-
-    def _distance(self, solution: MethodState, companion: MethodState, t: float, h: float) -> float:
-        """How far apart the two solutions are around a time within the last steps of both."""
-        pairs = (self._solution, solution), (self._companion, companion)
-        a, b = (m.at(self.objective, self.params, s, t) for m, s in pairs)
-        return float(self.dynamics.distance(a, b, h))
-
-    def _stats(self, solution: MethodState, companion: MethodState) -> Stats:
-        known = all(cost_is_known(s) for s in self._solution.solvers)
-        return Stats(
-            gradients=self._solution.evaluations(solution) if known else -1,
-            error_gradients=self._companion.evaluations(companion) if known else -1,
-            steps=self._solution.accepted(solution),
-            rejected=self._solution.rejected(solution),
-            solver=self._solution.solver_names(solution),
-        )
+from ._integration import Integration, checked_times
+from ._until import Ending, follow_until
 
 
 def integrate(
@@ -204,6 +24,8 @@ def integrate(
     rtol: float | None = None,
     atol: float | None = None,
     solver: diffrax.AbstractSolver | None = None,
+    error: float | None = None,
+    until: Ending | None = None,
     max_steps: int = 1_000_000,
 ) -> Trajectory:
     """Integrate a flow from `params` at rest, time 0, and estimate the global error.
@@ -221,75 +43,45 @@ def integrate(
     - `solver`: any diffrax solver with an embedded error estimate. `None` lets the flow decide: the
         classical pair Tsit5 and, along stiff stretches of a gradient flow, the stabilised RKC2 or,
         for an `rtol` below 1.5e-5, RKC4; for a network with kinks, AveragedMidpoint.
+    - `error`: in place of tolerances, the global error to aim at: a Euclidean distance over all
+        parameters, at every saved time. The flow is integrated again with tighter tolerances until
+        the error reported is no larger; what earlier attempts cost is among `error_gradients`.
+    - `until`: follow the flow to its limit, for instance `tw.until.gradient_norm(1e-12)`; without
+        `t1`, for as long as it takes. The last row is then the limit, see `Trajectory.limit`.
     - `max_steps`: a limit on attempted steps.
 
     **Returns:** a `Trajectory` whose `error` is, at every saved time, the estimated Euclidean
     distance to the exact flow: 1.25 times the distance to a second solution at eight times the
     tolerances, which exceeds the error if the second solution's error is at least 1.8 times it.
     A flow that ends early (status "diverged" or "stopped") has the point it reached as last row.
+    The status "uncontrolled" says that the error reported is larger than was asked for, or more
+    than half the distance that the flow went.
 
-    **Raises:** ValueError for times that are not increasing, a horizon that is not positive, or
-    tolerances that the parameters' dtype cannot give; whatever `Objective.check` raises.
+    **Raises:** ValueError for options that exclude each other, times that are not increasing, a
+    horizon that is not positive, or tolerances that the parameters' dtype cannot give; whatever
+    `Objective.check` raises.
     """
+    if error is not None:
+        check_positive(error, "error")
+        if rtol is not None or atol is not None:
+            raise ValueError("error: takes the place of rtol and atol; give it or them.")
+        if until is not None:
+            raise ValueError("error: cannot be combined with until; give tolerances instead.")
+    options: dict[str, Any] = {"solver": solver, "max_steps": max_steps}
+    if error is None:
+        options |= {"rtol": rtol, "atol": atol}
+    if t1 is not None:
+        check_positive(t1, "t1")
+    if save_at is not None:
+        times = checked_times(save_at)
+        if t1 is not None and times[-1] > t1 * (1 + 1e-12):
+            raise ValueError(f"save_at: goes to {times[-1]:g}, beyond t1 = {t1:g}.")
+    if until is not None:
+        return follow_until(flow, objective, params, until, save_at=save_at, t1=t1, **options)
     if save_at is None:
         if t1 is None:
             raise ValueError("t1: give the final time, or the times to save at in save_at.")
-        check_positive(t1, "t1")
         save_at = [0.0, t1]
-    elif t1 is not None:
-        check_positive(t1, "t1")
-        times = _checked_times(save_at)
-        if times[-1] > t1 * (1 + 1e-12):
-            raise ValueError(f"save_at: goes to {times[-1]:g}, beyond t1 = {t1:g}.")
-    return follow(
-        Integration(
-            flow,
-            objective,
-            params,
-            save_at=save_at,
-            rtol=rtol,
-            atol=atol,
-            solver=solver,
-            max_steps=max_steps,
-        )
-    )
-
-
-@eqx.filter_jit
-def _value(objective, params):
-    return objective.value(params)
-
-
-def _eps(params: PyTree) -> float:
-    return float(jnp.finfo(tree_dtype(params)).eps)
-
-
-def _checked_times(save_at: Any) -> np.ndarray:
-    times = np.asarray(save_at, float)
-    if times.ndim != 1 or times.size == 0:
-        raise ValueError(f"save_at: expected a row of times, got shape {times.shape}.")
-    if not np.all(np.isfinite(times)):
-        raise ValueError("save_at: contains NaN or infinity.")
-    if times[0] < 0 or np.any(np.diff(times) <= 0):
-        raise ValueError("save_at: times must be increasing and not negative.")
-    if times[-1] == 0:
-        raise ValueError("save_at: the last time must be positive.")
-    return times
-
-
-def _checked_tolerances(
-    rtol: float | None, atol: float | None, params: PyTree, kinks: bool
-) -> tuple[float, float]:
-    eps, dtype = _eps(params), tree_dtype(params)
-    if rtol is None:
-        rtol = max(1e-4 if kinks else 1e-6, 100 * eps)
-    check_positive(rtol, "rtol")
-    if rtol < 10 * eps:
-        remedy = "" if eps < 1e-12 else ", or use float64 parameters (jax_enable_x64)"
-        raise ValueError(
-            f"rtol: {rtol:g} is more than {dtype} can give; use at least {10 * eps:.1g}{remedy}."
-        )
-    if atol is None:
-        atol = rtol / 100
-    check_positive(atol, "atol")
-    return float(rtol), float(atol)
+    if error is not None:
+        return follow_with_error(flow, objective, params, error, save_at=save_at, **options)
+    return follow(Integration(flow, objective, params, save_at=save_at, **options))

@@ -162,10 +162,11 @@ def _flow_error(store: Store, name: str) -> Sentence:
         if moved > 0
         else f"The {label} does not move; its error is {significant(worst, 2)}"
     )
-    if attributes["status_kind"] != "completed":
-        return Sentence(
-            f"{text}; it ended early: {attributes['status_message']}", "warning", numbers
-        )
+    kind = attributes["status_kind"]
+    if kind != "completed":
+        why = attributes["status_message"]
+        what = why if kind == "uncontrolled" else f"it ended early: {why}"
+        return Sentence(f"{text}; {what}", "warning", numbers)
     fine = moved > 0 and worst / moved < CLOSE
     return Sentence(text + ".", "good" if fine else "warning", numbers)
 

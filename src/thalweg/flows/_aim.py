@@ -1,0 +1,39 @@
+"""Aiming at a global error: tolerances are made tighter until the estimate is small enough."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from .._trees import tree_dtype, tree_norm
+from ..trajectory import Status, Trajectory, follow
+from ._integration import Integration
+
+
+def follow_with_error(flow, objective, params: PyTree, error: float, **options: Any) -> Trajectory:
+    """The flow at tolerances that make the reported error at most `error` at every saved time."""
+    eps = float(jnp.finfo(tree_dtype(params)).eps)
+    finest = 10 * eps
+    # For a field with kinks the error falls like the square root of the tolerance.
+    order = 0.5 if objective.has_kinks(params) else 1.0
+    size = float(tree_norm(params))
+    rtol = float(np.clip(0.1 * error / size if size > 0 else 1e-3, finest, 1e-3))
+    spent = 0
+    while True:
+        trajectory = follow(Integration(flow, objective, params, rtol=rtol, **options))
+        stats = trajectory.stats
+        assert trajectory.error is not None
+        reached = float(jnp.max(trajectory.error))
+        cost = replace(stats, error_gradients=stats.error_gradients + spent)
+        spent = cost.error_gradients + stats.gradients
+        trajectory = replace(trajectory, stats=cost)
+        if reached <= error or trajectory.status.kind in ("diverged", "stopped"):
+            return trajectory
+        if rtol <= finest:
+            break
+        factor = (0.5 * error / reached) ** (1 / order) if np.isfinite(reached) else 0.0
+        rtol = max(rtol * float(np.clip(factor, 1e-3, 0.3)), finest)
+    message = f"the error reported is {reached:.2g}; {error:.2g} was asked for."
+    return replace(trajectory, status=Status("uncontrolled", message))

@@ -1,0 +1,104 @@
+"""Following a flow to its limit instead of to a given time."""
+
+from dataclasses import replace
+from typing import Any, Protocol
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from .._trees import tree_dtype, tree_norm
+from ..objective import Objective
+from ..trajectory import Snapshot, Status, Trajectory
+from ._integration import Integration
+
+# Between two looks at where the flow is, time grows by this factor.
+_STRIDE = 1.5
+_MOST_LOOKS = 400
+
+
+class Arrival(eqx.Module):
+    """What an ending says about a point: nothing but what looking cost, or that it is the end."""
+
+    params: PyTree = None
+    limit: Any = None
+    error: float = 0.0
+    cost: int = 0
+    message: str = ""
+
+    @property
+    def final(self) -> bool:
+        """Whether the flow ends here."""
+        return self.limit is not None
+
+
+class Ending(Protocol):
+    """Decides where a flow has arrived: see `thalweg.until`."""
+
+    def start(self, objective: Objective, params: PyTree) -> None:
+        """Called once, with where the flow begins."""
+        ...
+
+    def __call__(self, objective: Objective, params: PyTree, error: float, rate: float) -> Arrival:
+        """Called now and then, with where the flow is and the error of that.
+
+        What relaxes with `rate` or faster has had the time to do so.
+        """
+        ...
+
+
+def follow_until(
+    flow, objective: Objective, params: PyTree, ending: Ending, save_at: Any, t1, **options
+) -> Trajectory:
+    """Follow a flow until `ending` says so, or to `t1` at the latest.
+
+    Rows: the saved times that were reached, then the end.
+    """
+    wanted = np.asarray([0.0] if save_at is None else save_at, float)
+    times = _looks(objective, params, t1)
+    times = np.union1d(times, wanted[wanted <= times[-1]])
+    run = Integration(flow, objective, params, save_at=times, **options)
+    ending.start(objective, run.params)
+    state, rows, cost = run.initial(), [], 0
+    arrival = Arrival()
+    last: Snapshot | None = None
+    while not run.finished(state):
+        state, last = run.advance(state)
+        if last.time in wanted:
+            rows.append(last)
+        if last.time == 0 or not last.status.ok:
+            continue
+        rate = last.time ** (-1 if flow.real_spectrum else -2)
+        arrival = ending(objective, last.params, float(last.error or 0.0), rate)
+        cost += arrival.cost
+        if arrival.final:
+            break
+    assert last is not None
+    if rows and rows[-1] is last:
+        rows.pop()
+    if arrival.final:
+        last = replace(
+            last,
+            params=arrival.params,
+            loss=float(objective.value(arrival.params)),
+            error=arrival.error,
+            status=Status("completed", arrival.message),
+        )
+    elif last.status.ok:
+        message = f"the gradient did not fall to the tolerance by t = {last.time:.6g}."
+        last = replace(last, status=Status("stopped", message, time=last.time))
+    last = replace(last, stats=replace(last.stats, gradients=last.stats.gradients + cost))
+    return replace(Trajectory.from_snapshots([*rows, last], run), limit=arrival.limit)
+
+
+def _looks(objective, params, t1) -> np.ndarray:
+    """When to look: at times that grow in proportion, from the flow's own scale of time on."""
+    gradient = objective.gradient(params)
+    speed = float(tree_norm(gradient))
+    change = float(tree_norm(objective.hvp(params, gradient)))
+    scale = speed / change if change > 0 and np.isfinite(speed / change) else 1.0
+    largest = float(jnp.finfo(tree_dtype(params)).max) ** 0.5
+    looks = scale * _STRIDE ** np.arange(_MOST_LOOKS)
+    end = largest if t1 is None else float(t1)
+    return np.append(looks[looks < end], end) if t1 is not None else looks[looks < end]

@@ -1,0 +1,180 @@
+"""Flows followed to their limits, and to an error that was asked for."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+
+import thalweg as tw
+from tests.problems import landscape, quadratic, random_weights, small_data, small_objective
+
+
+def last(trajectory):
+    return jax.tree.map(lambda x: x[-1], trajectory.params)
+
+
+def spread(values):
+    """A positive definite matrix with these eigenvalues, in a random basis."""
+    basis = np.linalg.qr(np.random.default_rng(0).normal(size=(len(values),) * 2))[0]
+    return (basis * values) @ basis.T
+
+
+@pytest.mark.parametrize("flow", [tw.GradientFlow(), tw.HeavyBallFlow(1.0), tw.NesterovFlow()])
+def test_the_minimum_of_a_quadratic(flow):
+    objective = quadratic(spread([1e-3, 1.0, 30.0]))
+    arrived = tw.integrate(flow, objective, jnp.ones(3), until=tw.until.gradient_norm(1e-12))
+    assert arrived.status.ok
+    assert "a minimum" in arrived.status.message
+    assert arrived.limit.index == 0
+    low, high = arrived.limit.smallest_eigenvalue
+    assert low <= 1e-3 <= high
+    assert high - low < 1e-4
+    assert np.linalg.norm(last(arrived)) <= arrived.error[-1] < 1e-8
+    assert arrived.limit.gradient_norm <= 1e-12
+
+
+def test_the_minimum_of_a_tanh_network_against_a_long_flow():
+    rng = np.random.default_rng(1)
+    inputs = rng.normal(size=(30, 3))
+    objective = tw.Objective(
+        lambda p, x: jnp.tanh(x @ p[0].T) @ p[1].T,
+        tw.losses.squared_error,
+        inputs,
+        np.tanh(inputs @ rng.normal(size=(3, 1))) + 0.3 * rng.normal(size=(30, 1)),
+    )
+    params = random_weights((3, 1, 1))
+    sizes = [p.size for p in params]
+
+    def field(t, y):
+        parts = [
+            jnp.asarray(a).reshape(p.shape)
+            for a, p in zip(np.split(y, np.cumsum(sizes)[:-1]), params, strict=True)
+        ]
+        return -np.concatenate([np.ravel(g) for g in gradient(parts)])
+
+    gradient = jax.jit(objective.gradient)
+    start = np.concatenate([np.ravel(p) for p in params])
+    exact = solve_ivp(field, (0, 3000), start, "LSODA", rtol=1e-11, atol=1e-13).y[:, -1]
+    arrived = tw.integrate(
+        tw.GradientFlow(), objective, params, until=tw.until.gradient_norm(1e-11)
+    )
+    end = np.concatenate([np.ravel(p) for p in last(arrived)])
+    assert arrived.limit.index == 0
+    assert arrived.limit.newton_steps > 0
+    assert np.linalg.norm(end - exact) < 1e-6
+    assert float(jnp.sqrt(sum(jnp.sum(g**2) for g in gradient(last(arrived))))) <= 1e-11
+
+
+def test_a_network_with_more_weights_than_data():
+    """A flat valley: the limit depends on the way, and the error of the way stays."""
+    objective, params = small_objective(widths=(3, 40, 2))
+    arrived = tw.integrate(
+        tw.GradientFlow(), objective, params, until=tw.until.gradient_norm(1e-10)
+    )
+    assert arrived.status.ok
+    assert arrived.limit.gradient_norm <= 1e-10
+    assert "flat direction" in arrived.limit.kind
+    long = tw.integrate(
+        tw.GradientFlow(), objective, params, t1=3 * float(arrived.times[-1]) + 100, rtol=1e-9
+    )
+    apart = np.sqrt(
+        sum(np.sum((a - b) ** 2) for a, b in zip(last(arrived), last(long), strict=True))
+    )
+    residual = np.sqrt(sum(float(jnp.sum(g**2)) for g in objective.gradient(last(long))))
+    assert residual < 1e-4
+    assert apart <= arrived.error[-1] + long.error[-1] + 30 * residual
+
+
+def test_a_saddle_is_passed_and_a_start_on_one_is_told():
+    """f = (x^2 - 1)^2 / 4 + y^2 / 2: a saddle at 0, minima at x = -1 and 1."""
+    objective = landscape(lambda p: (p[0] ** 2 - 1) ** 2 / 4 + p[1] ** 2 / 2)
+    ending = tw.until.gradient_norm(1e-12)
+    passed = tw.integrate(tw.GradientFlow(), objective, jnp.array([1e-6, 2.0]), until=ending)
+    np.testing.assert_allclose(last(passed), [1, 0], atol=1e-9)
+    assert passed.limit.index == 0
+    on_it = tw.integrate(tw.GradientFlow(), objective, jnp.array([0.0, 0.0]), until=ending)
+    assert on_it.limit.index == 1
+    assert "saddle of index 1" in on_it.status.message
+    stable = tw.integrate(tw.GradientFlow(), objective, jnp.array([0.0, 2.0]), until=ending)
+    assert stable.limit.index == 1, "on the way that leads into the saddle"
+
+
+def test_saved_times_and_a_latest_time():
+    objective = quadratic(np.eye(2))
+    saved = tw.integrate(
+        tw.GradientFlow(),
+        objective,
+        jnp.ones(2),
+        save_at=[0.0, 0.5, 1.0],
+        until=tw.until.gradient_norm(1e-10),
+    )
+    np.testing.assert_allclose(saved.times[:3], [0, 0.5, 1])
+    np.testing.assert_allclose(saved.params[1], np.exp(-0.5), atol=1e-5)
+    late = tw.integrate(
+        tw.GradientFlow(),
+        landscape(lambda p: jnp.exp(-p[0])),
+        jnp.zeros(1),
+        t1=50.0,
+        until=tw.until.gradient_norm(1e-9),
+    )
+    assert late.status.kind == "stopped"
+    assert "did not fall" in late.status.message
+    assert late.times[-1] == 50
+
+
+def test_an_infimum_at_infinity_is_no_critical_point():
+    objective = landscape(lambda p: jnp.exp(-p[0]))
+    arrived = tw.integrate(
+        tw.GradientFlow(), objective, jnp.zeros(1), until=tw.until.gradient_norm(1e-6)
+    )
+    assert "infimum" in arrived.status.message
+
+
+@pytest.mark.parametrize("error", [1e-2, 1e-5, 1e-8])
+@pytest.mark.parametrize("flow", [tw.GradientFlow(), tw.NesterovFlow()])
+def test_aiming_at_an_error(flow, error):
+    objective, params = small_objective()
+    times = np.linspace(0, 10, 11)
+    aimed = tw.integrate(flow, objective, params, save_at=times, error=error)
+    exact = tw.integrate(flow, objective, params, save_at=times, rtol=1e-11)
+    assert aimed.status.kind == "completed"
+    assert aimed.error.max() <= error
+    gap = tw.compare(aimed, exact)
+    assert gap.distance.max() <= error
+    assert aimed.stats.error_gradients > 0
+
+
+def test_an_error_out_of_reach():
+    objective, params = small_objective()
+    params = [p.astype(jnp.float32) for p in params]
+    data = [jnp.asarray(a, jnp.float32) for a in small_data()]
+    objective = tw.Objective(objective.predict, objective.loss, *data)
+    aimed = tw.integrate(tw.GradientFlow(), objective, params, t1=5.0, error=1e-9)
+    assert aimed.status.kind == "uncontrolled"
+    assert aimed.status.ok
+    assert "1e-09 was asked for" in aimed.status.message
+
+
+def test_an_error_as_large_as_the_way():
+    objective, params = small_objective()
+    wild = tw.integrate(tw.NesterovFlow(), objective, params, t1=300.0, rtol=0.5, atol=0.5)
+    assert wild.status.kind == "uncontrolled"
+    assert wild.status.ok
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"error": -1.0, "t1": 1.0}, "error"),
+        ({"error": 1e-3, "rtol": 1e-3, "t1": 1.0}, "takes the place of rtol"),
+        ({"error": 1e-3, "until": tw.until.gradient_norm(1e-3)}, "cannot be combined"),
+        ({}, "t1: give the final time"),
+    ],
+)
+def test_options_that_exclude_each_other(options, message):
+    objective, params = small_objective()
+    with pytest.raises(ValueError, match=message):
+        tw.integrate(tw.GradientFlow(), objective, params, **options)
+    with pytest.raises(ValueError, match="tolerance"):
+        tw.until.gradient_norm(0.0)
