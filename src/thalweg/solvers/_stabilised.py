@@ -37,6 +37,22 @@ class Advance(eqx.Module):
     possible: Bool[Array, ""]
 
 
+class _Displaced(diffrax.AbstractTerm):
+    """A term whose state is counted from another place than zero."""
+
+    term: diffrax.AbstractTerm
+    origin: PyTree[Array]
+
+    def vf(self, t, y, args):
+        return self.term.vf(t, jax.tree.map(jnp.add, self.origin, y), args)
+
+    def contr(self, t0, t1, **kwargs):
+        return self.term.contr(t0, t1, **kwargs)
+
+    def prod(self, vf, control):
+        return self.term.prod(vf, control)
+
+
 class StabilisedSolver(diffrax.AbstractAdaptiveSolver[StabilisedState]):
     """An explicit solver whose stability interval grows with the number of its stages.
 
@@ -60,9 +76,16 @@ class StabilisedSolver(diffrax.AbstractAdaptiveSolver[StabilisedState]):
     ) -> Advance:
         """One step that is stable on `[-reach, 0]`, given the field `f0` at its start.
 
+        States are counted from the start of the step, `y0 = 0`: the many stages then round off what
+        the step adds, not the parameters themselves.
+
         A step that would need more stages than are allowed says that it is not `possible`, so that
         the controller tries a shorter one.
         """
+
+    @abc.abstractmethod
+    def placed(self, dense_info: dict[str, Any], y0: PyTree[Array]) -> dict[str, Any]:
+        """What `advance` leaves for interpolation, with states counted from zero again."""
 
     def init(self, terms, t0, t1, y0, args) -> StabilisedState:
         del t1
@@ -85,7 +108,9 @@ class StabilisedSolver(diffrax.AbstractAdaptiveSolver[StabilisedState]):
         )
         reach = jnp.abs(t1 - t0) * self.safety * radius.value
         start, end = jnp.asarray(t0), jnp.asarray(t1)
-        made = self.advance(terms, start, end, y0, args, f0, reach)
+        still = jax.tree.map(jnp.zeros_like, y0)
+        made = self.advance(_Displaced(terms, y0), start, end, still, args, f0, reach)
+        y1 = jax.tree.map(jnp.add, y0, made.y1)
         y_error = jax.tree.map(lambda e: jnp.where(made.possible, e, jnp.inf), made.y_error)
         spent = spent + made.evaluations + jnp.asarray(made_jump, int)
         state = StabilisedState(
@@ -94,7 +119,8 @@ class StabilisedSolver(diffrax.AbstractAdaptiveSolver[StabilisedState]):
             evaluations=solver_state.evaluations + spent,
             stages=made.evaluations,
         )
-        return made.y1, y_error, made.dense_info, state, diffrax.RESULTS.successful
+        dense_info = self.placed(made.dense_info, y0)
+        return y1, y_error, dense_info, state, diffrax.RESULTS.successful
 
     def evaluations(self, state: StabilisedState) -> Int[Array, ""]:
         """Evaluations of the vector field since `init`, spectral radius estimates included."""
