@@ -23,23 +23,35 @@ from ._cost import after_rejection, attempt_evaluations, initial_evaluations
 
 # The logarithm of the factor by which the speed may grow within a step.
 _MOST_GROWTH = 1.0
+# Steps are given up on when even the two numbers that time is kept in hardly resolve them.
+_SHORTEST = 8
 
 
 class MarchState(eqx.Module):
-    """Where a march stands: the point, the planned step, and the last step's interpolant."""
+    """Where a march stands: the point, the planned step, and the last step's interpolant.
+
+    Time is `t + t_rest`: what adding up many short steps rounds off is kept. A solver sees each
+    step as one from 0 to `h`, since in float32 the difference of two late times has few digits.
+    """
 
     t: Float[Array, ""]
-    t_next: Float[Array, ""]
+    t_rest: Float[Array, ""]
+    h: Float[Array, ""]
+    h_before: Float[Array, ""]
     y: PyTree[Array]
     solver_state: PyTree
     controller_state: PyTree
-    t_before: Float[Array, ""]
     dense_info: PyTree[Array]
     evaluations: Int[Array, ""]
     steps: Int[Array, ""]
     rejected: Int[Array, ""]
     unsuited: Int[Array, ""]
     stalled: Bool[Array, ""]
+
+    @property
+    def t_before(self) -> Float[Array, ""]:
+        """When the last step began."""
+        return self.t - self.h_before
 
 
 def overgrown(y: PyTree[Array]) -> Bool[Array, ""]:
@@ -87,9 +99,10 @@ class March(eqx.Module):
             dtmax=self.longest,  # pyright: ignore[reportArgumentType]
         )
 
-    @property
-    def term(self) -> diffrax.ODETerm:
-        return diffrax.ODETerm(self.flow.vector_field)  # pyright: ignore[reportArgumentType]
+    def term(self, start: Float[Array, ""]) -> diffrax.ODETerm:
+        """The flow's field, with times counted from `start`."""
+        field = self.flow.vector_field
+        return diffrax.ODETerm(lambda s, y, objective: field(start + s, y, objective))
 
     def with_growth(
         self, error: PyTree[Array], growth: Array, state: MarchState, y: PyTree, order: Any
@@ -131,8 +144,9 @@ def log_growth(
     """The logarithm of the factor by which a step makes the speed grow, at least 0."""
     if isinstance(solver, AveragedMidpoint):
         return solver.log_growth(state.solver_state, solver_state)
-    ends = solver.interpolation_cls(t0=state.t, t1=state.t_next, **dense_info)
-    before, after = (tree_norm(ends.derivative(t)) for t in (state.t, state.t_next))
+    start, end = jnp.zeros_like(state.h), state.h
+    ends = solver.interpolation_cls(t0=start, t1=end, **dense_info)
+    before, after = (tree_norm(ends.derivative(t)) for t in (start, end))
     usable = (before > 0) & jnp.isfinite(after / before)
     return jnp.log(jnp.where(usable, jnp.maximum(after / before, 1), 1))
 
@@ -143,42 +157,45 @@ def _stopped(march: March, state: MarchState) -> Bool[Array, ""]:
 
 @eqx.filter_jit
 def _start(march, objective, t, y, h):
-    solver, term = march.solver, march.term
+    solver = march.solver
     # Time has the dtype of the tolerances, which is that of the parameters: a wider one would
     # widen everything that a step size is multiplied with.
     t = jnp.asarray(t, march.rtol.dtype)
-    t_next, controller_state = march.controller.init(
-        term, t, march.t_end, y, h, objective, solver.func, solver.error_order(term)
+    zero, term = jnp.zeros_like(t), march.term(t)
+    left = march.t_end - t
+    first, controller_state = march.controller.init(
+        term, zero, left, y, h, objective, solver.func, solver.error_order(term)
     )
-    first_step = jnp.minimum(march.eagerness * (jnp.asarray(t_next, t.dtype) - t), march.longest)
-    t_next = jnp.minimum(t + first_step, march.t_end)
-    solver_state = solver.init(term, t, t_next, y, objective)
+    h_first = jnp.minimum(march.eagerness * jnp.asarray(first, t.dtype), march.longest)
+    h_first = jnp.minimum(h_first, left)
+    solver_state = solver.init(term, zero, h_first, y, objective)
     shapes = eqx.filter_eval_shape(
-        solver.step, term, t, t_next, y, objective, solver_state, jnp.asarray(False)
+        solver.step, term, zero, h_first, y, objective, solver_state, jnp.asarray(False)
     )
     dense_info = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes[2])
-    zero = jnp.asarray(0)
-    first = initial_evaluations(solver) + (2 if h is None else 0)
+    none = jnp.asarray(0)
+    cost = initial_evaluations(solver) + (2 if h is None else 0)
     return MarchState(
         t=t,
-        t_next=t_next,
+        t_rest=zero,
+        h=h_first,
+        h_before=zero,
         y=y,
         solver_state=solver_state,
         controller_state=jax.tree.map(jnp.asarray, controller_state),
-        t_before=t,
         dense_info=dense_info,
-        evaluations=jnp.asarray(first),
-        steps=zero,
-        rejected=zero,
-        unsuited=zero,
+        evaluations=jnp.asarray(cost),
+        steps=none,
+        rejected=none,
+        unsuited=none,
         stalled=jnp.asarray(False),
     )
 
 
 @eqx.filter_jit
 def _to(march, objective, state, target, budget):
-    solver, term, controller = march.solver, march.term, march.controller
-    order = solver.error_order(term)
+    solver, controller = march.solver, march.controller
+    order = solver.error_order(march.term(state.t))
 
     def unfinished(carry):
         state, left = carry
@@ -186,42 +203,45 @@ def _to(march, objective, state, target, budget):
 
     def attempt(carry):
         state, left = carry
-        no_jump = jnp.asarray(False)
+        no_jump, zero = jnp.asarray(False), jnp.zeros_like(state.h)
         y, error, dense_info, solver_state, result = solver.step(
-            term, state.t, state.t_next, state.y, objective, state.solver_state, no_jump
+            march.term(state.t), zero, state.h, state.y, objective, state.solver_state, no_jump
         )
         usable = (result == diffrax.RESULTS.successful) & tree_all_finite(y)
         error = jax.tree.map(lambda e: jnp.where(usable & ~jnp.isnan(e), e, jnp.inf), error)
         growth = log_growth(solver, state, dense_info, solver_state)
         error = march.with_growth(error, growth, state, y, order)
-        keep, t, t_next, _, controller_state, _ = controller.adapt_step_size(
-            state.t, state.t_next, state.y, y, objective, error, order, state.controller_state
+        keep, begin, end, _, controller_state, _ = controller.adapt_step_size(
+            zero, state.h, state.y, y, objective, error, order, state.controller_state
         )
+        t, t_rest = _added(state.t, state.t_rest, jnp.where(keep, state.h, 0))
         # A remainder too short to be worth a step of its own is added to the last one.
-        h = t_next - t
-        near_end = t + 1.01 * h >= march.t_end
-        t_next = jnp.where(near_end, march.t_end, t_next)
-        smallest = 8 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(t), jnp.abs(h))
+        h, left = end - begin, (march.t_end - t) - t_rest
+        at_end = left <= 8 * jnp.finfo(t.dtype).eps * march.t_end
+        t = jnp.where(at_end, march.t_end, t)
+        h = jnp.where(1.01 * h >= left, left, h)
+        smallest = _SHORTEST * jnp.finfo(t.dtype).eps ** 2 * jnp.abs(t)
 
         def kept(new, old):
             return jnp.where(keep, new, old)
 
-        amiss = march.unsuited(state, state.t_next - state.t, dense_info, solver_state)
+        amiss = march.unsuited(state, state.h, dense_info, solver_state)
         cost = attempt_evaluations(solver, state.solver_state, solver_state)
         after = after_rejection(solver, state.solver_state, solver_state)
         new = MarchState(
-            t=kept(t, state.t),
-            t_next=t_next,
+            t=t,
+            t_rest=t_rest,
+            h=h,
+            h_before=kept(state.h, state.h_before),
             y=jax.tree.map(kept, y, state.y),
             solver_state=jax.tree.map(kept, solver_state, after),
             controller_state=jax.tree.map(jnp.asarray, controller_state),
-            t_before=kept(state.t, state.t_before),
             dense_info=jax.tree.map(kept, dense_info, state.dense_info),
             evaluations=state.evaluations + cost,
             steps=state.steps + keep,
             rejected=state.rejected + ~keep,
             unsuited=jnp.maximum(state.unsuited + jnp.where(amiss, 1, -1), 0),
-            stalled=((h <= smallest) & (t < march.t_end)) | (keep & overgrown(y)),
+            stalled=((h <= smallest) & ~at_end) | (keep & overgrown(y)),
         )
         return new, left - 1
 
@@ -230,9 +250,19 @@ def _to(march, objective, state, target, budget):
 
 @eqx.filter_jit
 def _at(march, state, t):
-    interpolant = march.solver.interpolation_cls(t0=state.t_before, t1=state.t, **state.dense_info)
-    moved = state.t > state.t_before
-    y = interpolant.evaluate(jnp.where(moved, t, state.t_before))
+    zero = jnp.zeros_like(state.h)
+    interpolant = march.solver.interpolation_cls(t0=zero, t1=state.h_before, **state.dense_info)
+    moved = state.h_before > 0
+    place = state.h_before - ((state.t - t) + state.t_rest)
+    y = interpolant.evaluate(jnp.where(moved, jnp.clip(place, 0, state.h_before), zero))
     # Before the first step there is no interpolant; at the end of a step it is the step's result.
     exact = ~moved | (t == state.t)
     return jax.tree.map(lambda a, b: jnp.where(exact, b, a).astype(b.dtype), y, state.y)
+
+
+def _added(t, rest, h):
+    """`t + rest + h` as a rounded sum and what it rounds off (Knuth's exact sum of two numbers)."""
+    h = h + rest
+    total = t + h
+    back = total - t
+    return total, (t - (total - back)) + (h - back)

@@ -162,7 +162,7 @@ class Method(eqx.Module):
     def _switched(self, objective: Objective, state: MethodState) -> MethodState:
         _, now = self.now(state)
         active = (int(state.active) + 1) % len(self.marches)
-        successor = self.marches[active].start(objective, now.t, now.y, now.t_next - now.t)
+        successor = self.marches[active].start(objective, now.t, now.y, now.h)
         retired = MethodState(
             begin=state.begin,
             marches=state.marches,
