@@ -284,3 +284,19 @@ def test_bad_flows_are_named():
         tw.integrate(tw.GradientFlow, objective, params, t1=1.0)
     with pytest.raises(ValueError, match=r"params\[1\]"):
         tw.integrate(tw.GradientFlow(), objective, [params[0], params[1] * jnp.nan], t1=1.0)
+
+
+@pytest.mark.parametrize("damping", [0.5, 3.0, 8.0, 300.0])
+@pytest.mark.parametrize("rtol", [1e-3, 1e-6])
+def test_the_singular_start_of_nesterov_flow(damping, rtol):
+    """Friction damping / t: integration starts from the series, whatever the damping."""
+    values = np.array([1.0, 0.3, 20.0])
+    objective = problems.quadratic(np.diag(values))
+    flow = tw.NesterovFlow(damping)
+    times = np.array([1e-4, 1e-3, 1e-2, 0.1, 1.0])
+    run = tw.integrate(flow, objective, jnp.ones(3), save_at=times, rtol=rtol)
+    exact = np.array([flow.response(values, t) for t in times])
+    true = np.linalg.norm(run.params - exact, axis=1)
+    assert np.all(true <= run.error)
+    assert true.max() < 20 * rtol
+    assert run.stats.gradients < 1500

@@ -10,13 +10,14 @@ import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 from .._checks import check_positive, check_positive_integer
-from .._trees import check_params, tree_dtype, tree_norm, tree_sub
+from .._trees import check_params, tree_dtype, tree_norm, tree_size, tree_sub
 from ..objective import Objective
 from ..trajectory import Snapshot, Stats, Status
 from ._base import Flow
 from ._cost import cost_is_known
+from ._lean import LeanState
 from ._march import overgrown
-from ._method import Method, MethodState, check_solver, choose_method
+from ._method import MethodState, check_solver, choose_method
 
 # The companion solution, whose distance to the solution is the error estimate, is this much
 # cruder: several times the error for any method, at no more than the solution's price.
@@ -38,8 +39,8 @@ class IntegrationState(eqx.Module):
     """The solution, its cruder companion, and the index of the next saved time."""
 
     index: Int[Array, ""]
-    solution: MethodState
-    companion: MethodState
+    solution: MethodState | LeanState
+    companion: MethodState | LeanState
     ended: Int[Array, ""]
 
 
@@ -83,7 +84,8 @@ class Integration:
         self.objective = objective
         self.params = params
         self._max_steps = max_steps
-        self._solution, self._companion = (
+        # Both have the same interface, each with states of its own kind.
+        methods: Any = (
             choose_method(
                 flow,
                 solver,
@@ -93,10 +95,12 @@ class Integration:
                 tree_dtype(params),
                 accuracy=self.rtol,
                 kinks=kinks,
+                size=tree_size(params),
                 stride=stride,
             )
             for factor, stride in ((1.0, 1.0), (_COMPANION, _STRIDE))
         )
+        self._solution, self._companion = methods
 
     def initial(self) -> IntegrationState:
         """The state at time 0."""
@@ -151,9 +155,7 @@ class Integration:
         ended = jnp.asarray(0 if status.ok else 1)
         return IntegrationState(state.index + 1, solution, companion, ended), snapshot
 
-    def _reach(
-        self, method: Method, state: MethodState, target: float
-    ) -> tuple[float, MethodState, PyTree, Status]:
+    def _reach(self, method: Any, state: Any, target: float) -> tuple[float, Any, PyTree, Status]:
         """Bring one solution to `target`, or as far as it goes."""
         left = self._max_steps - method.attempts(state)
         if left > 0 and not bool(method.now(state)[1].stalled):
@@ -191,16 +193,16 @@ class Integration:
             f" {moved:.2g}: use tighter tolerances.",
         )
 
-    def _params(self, method: Method, state: MethodState, t: float) -> PyTree:
+    def _params(self, method: Any, state: Any, t: float) -> PyTree:
         return self.dynamics.params(method.at(self.objective, self.params, state, t))
 
-    def _distance(self, solution: MethodState, companion: MethodState, t: float, h: float) -> float:
+    def _distance(self, solution: Any, companion: Any, t: float, h: float) -> float:
         """How far apart the two solutions are around a time within the last steps of both."""
         pairs = (self._solution, solution), (self._companion, companion)
         a, b = (m.at(self.objective, self.params, s, t) for m, s in pairs)
         return float(self.dynamics.distance(a, b, h))
 
-    def _stats(self, solution: MethodState, companion: MethodState) -> Stats:
+    def _stats(self, solution: Any, companion: Any) -> Stats:
         known = all(cost_is_known(s) for s in self._solution.solvers)
         return Stats(
             gradients=self._solution.evaluations(solution) if known else -1,

@@ -22,10 +22,13 @@ from ..objective import Objective
 from ..solvers import RKC2, RKC4, AveragedMidpoint
 from ._base import Flow
 from ._cost import evaluation_price
+from ._lean import LeanMethod
 from ._march import March, MarchState, never_unsuited
 
 # A single step tells nothing about its own error: the horizon takes at least this many.
 _FEWEST_STEPS = 4
+# Parameters from which on memory comes before everything else.
+_LARGE = 2_000_000
 # Tsit5 is stable on about [-3.3, 0]; steps beyond this part of it are held down by stability.
 _TSIT5_PRESSED = 2.4
 # Tolerances below which the stabilised method of order four is cheaper than that of order two.
@@ -186,9 +189,12 @@ def choose_method(
     *,
     accuracy: float,
     kinks: bool,
+    size: int,
     stride: float = 1.0,
-) -> Method:
+) -> Method | LeanMethod:
     """The solver asked for; without one, what suits the field.
+
+    For so many parameters, `size`, that their copies count, RKC2 with few of them.
 
     For a field with `kinks`, a method that averages over them; for a smooth one a classical pair
     and, where it can help, RKC2 or RKC4.
@@ -197,8 +203,12 @@ def choose_method(
     which tolerances do not decide.
     """
 
+    longest = stride * t_end / _FEWEST_STEPS
+    lean = flow.real_spectrum and not kinks and size >= _LARGE
+    if lean and (solver is None or type(solver) is RKC2):
+        return LeanMethod(flow, rtol, atol, t_end, longest, stride, solver or RKC2())
+
     def march(candidate, unsuited=never_unsuited, share=1.0):
-        longest = stride * t_end / _FEWEST_STEPS
         numbers = jnp.asarray([share * rtol, share * atol, t_end, longest], dtype)
         return March(
             flow, candidate, numbers[0], numbers[1], numbers[2], numbers[3], stride, unsuited
