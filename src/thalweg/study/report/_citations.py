@@ -94,6 +94,37 @@ _DEFERRED = _work(
 _BY_SOLVER = {
     "RKC2": (_CHEBYSHEV,),
     "RKC4": (_CHEBYSHEV, _DEFERRED),
+    "AveragedMidpoint": (
+        _work(
+            "the solver AveragedMidpoint: means of a gradient over a step",
+            "mclachlan1999geometric",
+            "article",
+            author="McLachlan, Robert I. and Quispel, G. R. W. and Robidoux, Nicolas",
+            title="Geometric integration using discrete gradients",
+            journal="Philosophical Transactions of the Royal Society A 357, 1021-1045",
+            year="1999",
+        ),
+        _work(
+            "solutions of discontinuous equations",
+            "filippov1988differential",
+            "book",
+            author="Filippov, A. F.",
+            title="Differential Equations with Discontinuous Righthand Sides",
+            publisher="Kluwer",
+            year="1988",
+        ),
+    ),
+    "Dopri8": (
+        _work(
+            "the solver Dopri8",
+            "prince1981high",
+            "article",
+            author="Prince, P. J. and Dormand, J. R.",
+            title="High order embedded Runge-Kutta formulae",
+            journal="Journal of Computational and Applied Mathematics 7(1), 67-75",
+            year="1981",
+        ),
+    ),
     "Tsit5": (
         _work(
             "the solver Tsit5",
