@@ -120,7 +120,7 @@ def rows_for(name, seed, problem):
             gradients=flow.stats.gradients,
             error_gradients=flow.stats.error_gradients,
             error=error(end),
-            reported=float(flow.error[-1]) / moved,
+            reported=float(np.asarray(flow.error)[-1]) / moved,
             seconds=time.perf_counter() - begin,
         )
     return rows

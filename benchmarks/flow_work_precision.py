@@ -1,282 +1,159 @@
 """Gradient flow of a network: what accuracy costs, for our choice of solver and for others.
 
-    python benchmarks/flow_work_precision.py [--t1 1000] [--limit 120] [--json FILE]
+    python benchmarks/flow_work_precision.py [--problems tanh ...] [--mnist FOLDER] [--json FILE]
 
 Gradients are gradient-equivalents, exact: one gradient 1, one Hessian-vector product 2. For ours,
 they are the price of the solution; the error estimate and the error that it reports stand beside
 them. Errors are Euclidean distances over all parameters to a reference (Dopri8 at a far tighter
-tolerance) at time t1, divided by the distance moved. Wall times are without compilation.
+tolerance) at the final time, divided by the distance moved. Wall times are without compilation.
+
+At the end of each problem: for every error of interest, the cheapest run of ours that is at least
+as accurate beside the cheapest run of any of diffrax's solvers.
 """
 
 import argparse
 import json
-import threading
-import time
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import diffrax
-import equinox as eqx
-import jax
-import jax.numpy as jnp
-import lineax
+import jax.random as jr
 import numpy as np
-import optimistix
-from _digits import LOSSES, digits_problem, environment
+from _digits import digits_problem, environment
+from _methods import with_explicit, with_kvaerno5, with_lsoda, with_rk4, with_thalweg
 from jax.flatten_util import ravel_pytree
-from scipy.integrate import LSODA
 
 import thalweg as tw
 
-FORWARD = diffrax.ForwardMode()
+
+class Problem(NamedTuple):
+    """A flow, the tolerances to follow it with, and the errors that are of interest."""
+
+    name: str
+    build: Any
+    t1: float
+    reference: float
+    ours: tuple[float, ...]
+    theirs: dict[type, tuple[float, ...]]
+    implicit: tuple[float, ...]
+    others: bool
+    errors: tuple[float, ...]
 
 
-def timed(solve):
-    """Run twice: once to compile, once to measure."""
-    solve()
-    start = time.perf_counter()
-    result = solve()
-    return result, time.perf_counter() - start
-
-
-def with_thalweg(problem, t1, rtol):
-    objective, params = problem
-
-    def solve():
-        flow = tw.integrate(
-            tw.GradientFlow(), objective, params, save_at=[t1], rtol=rtol, atol=rtol / 10
-        )
-        return jax.block_until_ready(flow)
-
-    flow, seconds = timed(solve)
-    end = ravel_pytree(jax.tree.map(lambda x: x[-1], flow.params))[0]
-    return {
-        "gradients": flow.stats.gradients,
-        "error_gradients": flow.stats.error_gradients,
-        "steps": flow.stats.steps,
-        "seconds": seconds,
-        "reported": float(flow.error[-1]),
-        "note": flow.stats.solver,
-        "end": np.asarray(end),
-    }
-
-
-def with_explicit(problem, t1, rtol, solver):
-    """An explicit solver of diffrax, under the same kind of controller as ours."""
-    objective, params = problem
-    theta, unravel = ravel_pytree(params)
-
-    @eqx.filter_jit
-    def run(theta, objective):
-        term = diffrax.ODETerm(lambda t, y, o: -ravel_pytree(o.gradient(unravel(y)))[0])
-        controller = diffrax.PIDController(rtol=rtol, atol=rtol / 10, pcoeff=0.2, icoeff=0.5)
-        return diffrax.diffeqsolve(
-            term,
-            solver,
-            0.0,
-            t1,
-            None,
-            theta,
-            objective,
-            stepsize_controller=controller,
-            adjoint=FORWARD,
-            max_steps=None,
-        )
-
-    solution, seconds = timed(lambda: jax.block_until_ready(run(theta, objective)))
-    steps = int(solution.stats["num_steps"])
-    # First same as last: each attempt costs one less than its stages; three before the first.
-    return {
-        "gradients": steps * (solver.tableau.num_stages - 1) + 3,
-        "steps": int(solution.stats["num_accepted_steps"]),
-        "seconds": seconds,
-        "end": np.asarray(solution.ys[-1]),
-    }
-
-
-class Counter:
-    """Counts evaluations on the host: gradients 1, Hessian-vector products 2."""
-
-    def __init__(self):
-        self.total = 0
-        self.lock = threading.Lock()
-
-    def add(self, amount):
-        with self.lock:
-            self.total += amount
-
-
-def counted_field(objective, unravel, counter):
-    """The flow's field on flat vectors, telling the counter of every evaluation and product."""
-
-    def gradient(theta):
-        return -ravel_pytree(objective.gradient(unravel(theta)))[0]
-
-    @jax.custom_jvp
-    def field(theta):
-        jax.debug.callback(lambda _: counter.add(1), theta[0])
-        return gradient(theta)
-
-    @field.defjvp
-    def field_jvp(primals, tangents):
-        (theta,), (tangent,) = primals, tangents
-        # Tied to the tangent, so that it counts each product, not each linearisation.
-        jax.debug.callback(lambda _: counter.add(2), tangent[0])
-        return field(theta), jax.jvp(gradient, (theta,), (tangent,))[1]
-
-    return lambda t, y, args: field(y)
-
-
-def with_kvaerno5(problem, t1, rtol):
-    objective, params = problem
-    theta, unravel = ravel_pytree(params)
-    counter = Counter()
-    atol = rtol / 10
-    newton = optimistix.Newton(
-        rtol=rtol, atol=atol, linear_solver=lineax.GMRES(rtol=1e-3 * rtol, atol=1e-3 * atol)
+def linear_problem(folder):
+    if folder is None:
+        raise SystemExit("linear: say where MNIST is, with --mnist FOLDER.")
+    data = tw.datasets.idx(folder, samples=1000)
+    network = tw.networks.fully_connected(
+        [784, 50, 50, 10], activation="linear", bias=False, init="xavier", key=jr.key(0)
     )
-    term = diffrax.ODETerm(counted_field(objective, unravel, counter))
-
-    @eqx.filter_jit
-    def run(theta):
-        return diffrax.diffeqsolve(
-            term,
-            diffrax.Kvaerno5(root_finder=newton),
-            0.0,
-            t1,
-            None,
-            theta,
-            stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol),
-            adjoint=FORWARD,
-            max_steps=None,
-            throw=False,
-        )
-
-    start = time.perf_counter()
-    solution = jax.block_until_ready(run(theta))
-    jax.effects_barrier()
-    return {
-        "gradients": counter.total,
-        "steps": int(solution.stats["num_accepted_steps"]),
-        "seconds": time.perf_counter() - start,
-        "end": np.asarray(solution.ys[-1]),
-        "note": "with compilation",
-    }
+    objective = tw.Objective(tw.networks.apply, tw.losses.cross_entropy, data.inputs, data.targets)
+    return objective, network
 
 
-def with_lsoda(problem, t1, rtol, limit):
-    objective, params = problem
-    theta, unravel = ravel_pytree(params)
-    gradient = jax.jit(lambda y: -ravel_pytree(objective.gradient(unravel(y)))[0])
-    gradient(theta).block_until_ready()
-    calls = 0
-
-    class OutOfTime(Exception):
-        pass
-
-    def field(t, y):
-        nonlocal calls
-        calls += 1
-        if time.perf_counter() - start > limit:
-            raise OutOfTime
-        return np.asarray(gradient(y))
-
-    start = time.perf_counter()
-    solver = LSODA(field, 0.0, np.asarray(theta), t1, rtol=rtol, atol=rtol / 10)
-    steps = 0
-    try:
-        while solver.status == "running":
-            solver.step()
-            steps += 1
-        note = "" if solver.status == "finished" else f"failed at t = {solver.t:.3g}"
-    except OutOfTime:
-        note = f"stopped after {limit:g} s at t = {solver.t:.3g}"
-    return {
-        "gradients": calls,
-        "steps": steps,
-        "seconds": time.perf_counter() - start,
-        "end": None if note else solver.y,
-        "note": note,
-    }
-
-
-def with_rk4(problem, t1):
-    """Fixed steps of the classical method at 1 / sharpness, looked up every 100 steps."""
-    objective, params = problem
-    every = 100
-
-    @eqx.filter_jit
-    def stretch(objective, params, direction, t, t1):
-        def power(_, v):
-            image = objective.hvp(params, v)
-            size = jnp.sqrt(sum(jnp.vdot(x, x) for x in jax.tree.leaves(image)))
-            return jax.tree.map(lambda x: x / size, image)
-
-        direction = jax.lax.fori_loop(0, 5, power, direction)
-        image = objective.hvp(params, direction)
-        sharpness = jnp.sqrt(sum(jnp.vdot(x, x) for x in jax.tree.leaves(image)))
-        h = jnp.minimum(1 / sharpness, (t1 - t) / every)
-
-        def step(_, p):
-            def slope(scale, k):
-                moved = p if k is None else jax.tree.map(lambda x, d: x - scale * d, p, k)
-                return objective.gradient(moved)
-
-            k1 = slope(0, None)
-            k2 = slope(h / 2, k1)
-            k3 = slope(h / 2, k2)
-            k4 = slope(h, k3)
-            return jax.tree.map(
-                lambda x, a, b, c, d: x - h / 6 * (a + 2 * b + 2 * c + d), p, k1, k2, k3, k4
-            )
-
-        return jax.lax.fori_loop(0, every, step, params), direction, t + every * h
-
-    direction = objective.gradient(params)
-    stretch(objective, params, direction, jnp.asarray(0.0), jnp.asarray(t1))
-    start, t, gradients = time.perf_counter(), jnp.asarray(0.0), 1
-    while t < t1 * (1 - 1e-12):
-        params, direction, t = stretch(objective, params, direction, t, jnp.asarray(t1))
-        gradients += 4 * every + 2 * 6
-    return {
-        "gradients": gradients,
-        "steps": (gradients - 1) // (4 * every + 12) * every,
-        "seconds": time.perf_counter() - start,
-        "end": np.asarray(ravel_pytree(params)[0]),
-    }
+LOW = (diffrax.Heun, diffrax.Bosh3)
+WIDE, NARROW = (1e-3, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6, 1e-7), (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
+PROBLEMS = (
+    Problem(
+        name="tanh",
+        build=lambda folder: digits_problem("squared error"),
+        t1=1e3,
+        reference=1e-11,
+        ours=(1e-3, 3e-4, 1e-4, 3e-5, 1.4e-5, 1e-5, 1e-6, 1e-7, 3e-8, 1e-8),
+        theirs={
+            **dict.fromkeys(LOW, (1e-3, 1e-4, 1e-5, 1e-6)),
+            diffrax.Dopri5: NARROW,
+            diffrax.Tsit5: WIDE,
+            diffrax.Dopri8: NARROW,
+        },
+        implicit=(1e-3, 1e-4),
+        others=True,
+        errors=(1e-3, 1e-5, 1e-7),
+    ),
+    Problem(
+        name="tanh, long",
+        build=lambda folder: digits_problem("squared error"),
+        t1=1e4,
+        reference=1e-9,
+        ours=(1e-3, 3e-4, 1e-4, 3e-5),
+        theirs={
+            diffrax.Heun: (1e-4, 1e-5),
+            diffrax.Bosh3: (1e-4, 1e-5),
+            diffrax.Tsit5: (1e-4, 3e-5, 1e-5),
+        },
+        implicit=(1e-3,),
+        others=False,
+        errors=(1e-3,),
+    ),
+    Problem(
+        name="cross-entropy",
+        build=lambda folder: digits_problem("cross-entropy"),
+        t1=1e3,
+        reference=1e-12,
+        ours=(1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9),
+        theirs={
+            **dict.fromkeys(LOW, (1e-2, 1e-3, 1e-4, 1e-5)),
+            diffrax.Dopri5: (1e-2, *NARROW, 1e-8),
+            diffrax.Tsit5: (1e-2, *WIDE, 1e-8),
+            diffrax.Dopri8: (1e-2, *NARROW, 1e-8),
+        },
+        implicit=(1e-3, 1e-4),
+        others=True,
+        errors=(1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9),
+    ),
+    Problem(
+        name="linear",
+        build=linear_problem,
+        t1=10.0,
+        reference=1e-11,
+        ours=(1e-3, 1e-4, 1e-5, 1e-6, 1e-7),
+        theirs={
+            **dict.fromkeys(LOW, (1e-4, 1e-5)),
+            diffrax.Tsit5: NARROW,
+            diffrax.Dopri8: NARROW,
+        },
+        implicit=(),
+        others=False,
+        errors=(1e-3, 1e-4, 1e-5, 1e-6),
+    ),
+)
 
 
-def rows_for(loss, t1, limit, reference_rtol):
-    problem = digits_problem(loss)
-    reference = with_explicit(problem, t1, reference_rtol, diffrax.Dopri8())
-    theta = np.asarray(ravel_pytree(problem[1])[0])
+def cases_of(problem, built, limit):
+    """Name, tolerance, and a function that runs it."""
+    t1 = problem.t1
+    cases: list[Any] = [("thalweg", r, partial(with_thalweg, built, t1, r)) for r in problem.ours]
+    for solver, tolerances in problem.theirs.items():
+        cases += [
+            (solver.__name__, r, partial(with_explicit, built, t1, r, solver())) for r in tolerances
+        ]
+    cases += [
+        ("Kvaerno5, Newton-GMRES", r, partial(with_kvaerno5, built, t1, r))
+        for r in problem.implicit
+    ]
+    if problem.others:
+        cases += [
+            ("SciPy LSODA", 1e-4, partial(with_lsoda, built, t1, 1e-4, limit)),
+            ("RK4 at 1/sharpness", None, partial(with_rk4, built, t1)),
+        ]
+    return cases
+
+
+def rows_for(problem, folder, limit):
+    built = problem.build(folder)
+    reference = with_explicit(built, problem.t1, problem.reference, diffrax.Dopri8())
+    theta = np.asarray(ravel_pytree(built[1])[0])
     moved = float(np.linalg.norm(reference["end"] - theta))
     print(
-        f"\n{loss}, t = {t1:g}: moved {moved:.4g}; reference Dopri8 at rtol {reference_rtol:g}:"
-        f" {reference['gradients']:,} gradients"
+        f"\n{problem.name}, t = {problem.t1:g}: moved {moved:.4g}; reference Dopri8 at rtol"
+        f" {problem.reference:g}: {reference['gradients']:,} gradients"
     )
     header = f"{'method':22s} {'rtol':>7s} {'gradients':>10s} {'+ estimate':>10s} {'steps':>7s}"
     print(f"{header} {'seconds':>8s} {'error/moved':>11s} {'reported':>9s}")
-    tolerances = (1e-3, 1e-4, 1e-5, 1e-6)
-    cases: list[Any] = [
-        ("thalweg", r, lambda r=r: with_thalweg(problem, t1, r)) for r in tolerances
-    ]
-    for solver in (diffrax.Tsit5(), diffrax.Dopri8()):
-        name = type(solver).__name__
-        cases += [
-            (name, r, lambda r=r, s=solver: with_explicit(problem, t1, r, s)) for r in tolerances
-        ]
-    cases += [
-        ("Kvaerno5, Newton-GMRES", r, lambda r=r: with_kvaerno5(problem, t1, r))
-        for r in (1e-3, 1e-4)
-    ]
-    cases += [
-        ("SciPy LSODA", 1e-4, lambda: with_lsoda(problem, t1, 1e-4, limit)),
-        ("RK4 at 1/sharpness", None, lambda: with_rk4(problem, t1)),
-    ]
     rows = []
-    for name, rtol, solve in cases:
-        row = {"loss": loss, "t1": t1, "method": name, "rtol": rtol, **solve()}
+    for name, rtol, solve in cases_of(problem, built, limit):
+        row = {"problem": problem.name, "t1": problem.t1, "method": name, "rtol": rtol, **solve()}
         end = row.pop("end")
         row["error"] = (
             None if end is None else float(np.linalg.norm(end - reference["end"])) / moved
@@ -285,7 +162,7 @@ def rows_for(loss, t1, limit, reference_rtol):
             row["reported"] /= moved
         rows.append(row)
         print(
-            f"{name:22s} {'' if rtol is None else f'{rtol:.0e}':>7s} {row['gradients']:>10,}"
+            f"{name:22s} {'' if rtol is None else f'{rtol:.1e}':>7s} {row['gradients']:>10,}"
             f" {row.get('error_gradients', ''):>10} {row['steps']:>7,} {row['seconds']:>8.2f}"
             f" {'' if row['error'] is None else format(row['error'], '.1e'):>11s}"
             f" {format(row['reported'], '.1e') if 'reported' in row else '':>9s}"
@@ -295,19 +172,60 @@ def rows_for(loss, t1, limit, reference_rtol):
     return rows
 
 
+def cheapest(rows, error):
+    """The row with the fewest gradients among those that are accurate enough."""
+    good = [r for r in rows if r["error"] is not None and r["error"] <= error]
+    return min(good, key=lambda r: r["gradients"], default=None)
+
+
+def compared(problem, rows):
+    """Ours against the best of diffrax's, at the errors of interest."""
+    ours = [r for r in rows if r["method"] == "thalweg"]
+    outside = {"thalweg", "SciPy LSODA", "RK4 at 1/sharpness"}
+    theirs = [r for r in rows if r["method"] not in outside]
+    result = []
+    for error in problem.errors:
+        a, b = cheapest(ours, error), cheapest(theirs, error)
+        if a is None or b is None:
+            continue
+        fewer = b["gradients"] / a["gradients"]
+        faster = b["seconds"] / a["seconds"]
+        result.append(
+            {
+                "problem": problem.name,
+                "error": error,
+                "thalweg": a["gradients"],
+                "best": b["gradients"],
+                "method": b["method"],
+                "fewer": fewer,
+                "faster": faster,
+            }
+        )
+        print(
+            f"  error {error:.0e}: {a['gradients']:,} gradients; best of diffrax"
+            f" {b['gradients']:,} ({b['method']}): {fewer:.2f} times fewer, {faster:.2f} times"
+            " faster"
+        )
+    return result
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--t1", type=float, default=1000.0)
+    names = [problem.name for problem in PROBLEMS]
+    parser.add_argument("--problems", nargs="+", choices=names, default=names)
+    parser.add_argument("--mnist", type=Path, help="folder with MNIST in IDX format")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds that LSODA may take")
-    parser.add_argument("--reference", type=float, default=1e-10, help="rtol of the reference")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    rows = []
-    for loss in LOSSES:
-        rows += rows_for(loss, arguments.t1, arguments.limit, arguments.reference)
+    rows, ratios = [], []
+    for problem in PROBLEMS:
+        if problem.name in arguments.problems:
+            found = rows_for(problem, arguments.mnist, arguments.limit)
+            rows += found
+            ratios += compared(problem, found)
     if arguments.json:
         packages = ("scipy", "lineax", "optimistix")
-        result = {"rows": rows, "environment": environment(*packages)}
+        result = {"rows": rows, "ratios": ratios, "environment": environment(*packages)}
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
 
 

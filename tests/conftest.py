@@ -8,6 +8,13 @@ from .studies import TINY, WILD, write_spec
 jax.config.update("jax_enable_x64", True)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_code_is_dropped():
+    """Every compiled program maps memory, of which a process may have only so many pieces."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """The directory of a finished study that goes well."""

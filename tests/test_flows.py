@@ -3,6 +3,7 @@
 import diffrax
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
@@ -284,6 +285,16 @@ def test_bad_flows_are_named():
         tw.integrate(tw.GradientFlow, objective, params, t1=1.0)
     with pytest.raises(ValueError, match=r"params\[1\]"):
         tw.integrate(tw.GradientFlow(), objective, [params[0], params[1] * jnp.nan], t1=1.0)
+
+
+@pytest.mark.parametrize("damping", [0.5, 3.0, 50.0, 202.0, 300.0, 2e4])
+@pytest.mark.parametrize("argument", [-1e-6, -0.1, -10.0, -3e3, 1e-3, 10.0])
+def test_the_response_of_nesterov_flow(damping, argument):
+    """Against 0F1 in 60 digits; large dampings are where SciPy's fails."""
+    with mpmath.workdps(60):
+        exact = float(mpmath.hyp0f1((mpmath.mpf(damping) + 1) / 2, argument))
+    value = tw.NesterovFlow(damping).response(-4 * argument, 1.0)
+    assert abs(value - exact) <= 1e-13 * max(1, abs(exact))
 
 
 @pytest.mark.parametrize("damping", [0.5, 3.0, 8.0, 300.0])

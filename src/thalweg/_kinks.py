@@ -18,6 +18,8 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 _COMPARISONS = {"gt": 1, "ge": 1, "lt": -1, "le": -1}
 _CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
+# Truths that hold nowhere or everywhere but at single points: no kink comes of them.
+_EXCEPTIONAL = {"eq", "ne", "is_finite"}
 # Operations that only move entries, through which a comparison can be followed.
 _MOVES = {"broadcast_in_dim", "reshape", "transpose", "squeeze", "slice", "rev", "copy", "expand"}
 _EXTREMES = {"reduce_max", "reduce_min", "reduce_window_max", "reduce_window_min"}
@@ -30,14 +32,21 @@ _PIECEWISE = {
 }
 # Smooth although they are written with a case distinction.
 _SMOOTH_CALLS = {"elu", "celu"}
+# What may hide kinks and is not looked into: control flow, foreign code, orderings, rules of
+# derivatives of somebody's own.
+_UNREAD = {
+    *("scan", "while", "cond", "pure_callback", "io_callback", "ffi_call"),
+    *("custom_vjp_call", "custom_vjp_call_jaxpr", "custom_lin", "sort", "top_k"),
+    *("cummax", "cummin", "argmax", "argmin"),
+}
 _QUADRATURE = 8
 
 
 class _Value(NamedTuple):
     """A value in the middle of the segment and at its end, and where a truth changes.
 
-    `end` is None for what does not depend on the parameters. `margin` belongs to truth values: the
-    number whose sign they are, in the middle and at the end.
+    `end` is None for what does not depend on the parameters. `margin` belongs to the truth of a
+    comparison: the number whose sign it is, in the middle and at the end.
     """
 
     value: Any
@@ -50,6 +59,14 @@ class _Value(NamedTuple):
         return self.value if self.end is None else self.end
 
 
+class _Findings:
+    """What is met on the way: sides of kinks, and operations that may hide further ones."""
+
+    def __init__(self):
+        self.sides: list[Any] = []
+        self.unread: set[str] = set()
+
+
 def mean_over_segment(
     function: Callable[[PyTree], PyTree], params: PyTree, displacement: PyTree
 ) -> PyTree:
@@ -59,7 +76,7 @@ def mean_over_segment(
     kinks, weighted by the parts of the segment on either side, to first order in the displacement.
     Without a kink on the segment this is `function(params)` with its derivative at the midpoint.
     """
-    return _evaluate(function, params, displacement, lambda pattern: None)
+    return _evaluate(function, params, displacement, _Findings())
 
 
 def kink_pattern(function: Callable[[PyTree], PyTree], params: PyTree) -> list[Bool[Array, "..."]]:
@@ -68,18 +85,25 @@ def kink_pattern(function: Callable[[PyTree], PyTree], params: PyTree) -> list[B
     One array for each operation with a kink: the sign of a ReLU's argument, the place of a maximum.
     Empty for a function without kinks (that can be seen: loops and branches are not looked into).
     """
-    patterns: list[Any] = []
-    still = jax.tree.map(jnp.zeros_like, params)
-    _evaluate(function, params, still, patterns.append)
-    return patterns
+    findings = _Findings()
+    _evaluate(function, params, jax.tree.map(jnp.zeros_like, params), findings)
+    return findings.sides
 
 
 def has_kinks(function: Callable[[PyTree], PyTree], params: PyTree) -> bool:
-    """Whether there is any kink in a function; nothing is computed."""
+    """Whether there is any kink to be seen in a function; nothing is computed."""
     return bool(jax.eval_shape(lambda p: kink_pattern(function, p), params))
 
 
-def _evaluate(function, params, displacement, record):
+def unread_operations(function: Callable[[PyTree], PyTree], params: PyTree) -> set[str]:
+    """The operations on the parameters that may hide kinks; nothing is computed."""
+    findings = _Findings()
+    still = jax.tree.map(jnp.zeros_like, params)
+    jax.eval_shape(lambda p: _evaluate(function, p, still, findings), params)
+    return findings.unread
+
+
+def _evaluate(function, params, displacement, findings):
     traced, shape = jax.make_jaxpr(function, return_shape=True)(params)
     end = jax.tree.map(lambda p, d: jax.lax.stop_gradient(p + d / 2), params, displacement)
     inputs = [
@@ -87,11 +111,11 @@ def _evaluate(function, params, displacement, record):
     ]
     constants = [_Value(c) for c in traced.consts]
     alive = [True] * len(traced.jaxpr.outvars)
-    outputs = _interpret(traced.jaxpr, constants, inputs, alive, record)
+    outputs = _interpret(traced.jaxpr, constants, inputs, alive, findings)
     return jax.tree.unflatten(jax.tree.structure(shape), [out.value for out in outputs])
 
 
-def _interpret(jaxpr, constants, inputs, alive, record) -> list[_Value]:
+def _interpret(jaxpr, constants, inputs, alive, findings) -> list[_Value]:
     environment: dict[Any, _Value] = dict(
         zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *inputs], strict=True)
     )
@@ -103,7 +127,7 @@ def _interpret(jaxpr, constants, inputs, alive, record) -> list[_Value]:
     for eqn in jaxpr.eqns:
         arguments = [read(atom) for atom in eqn.invars]
         matters = [var in living for var in eqn.outvars]
-        results = _apply(eqn, arguments, matters, record)
+        results = _apply(eqn, arguments, matters, findings)
         environment.update(zip(eqn.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
@@ -118,27 +142,31 @@ def _living(jaxpr, alive) -> set:
     return living
 
 
-def _apply(eqn, arguments: list[_Value], matters: list[bool], record) -> list[_Value]:
+def _apply(eqn, arguments: list[_Value], matters: list[bool], findings: _Findings) -> list[_Value]:
     name = eqn.primitive.name
     inner = _inner(eqn)
     if inner is not None:
         constants = [_Value(c) for c in inner.consts]
-        return _interpret(inner.jaxpr, constants, arguments, matters, record)
+        return _interpret(inner.jaxpr, constants, arguments, matters, findings)
     if name in _COMPARISONS:
         return [_comparison(eqn, *arguments)]
     if name in _MOVES and arguments[0].margin is not None and len(arguments) == 1:
-        middle, end = (_bind(eqn, [m])[0] for m in arguments[0].margin)
-        return [_Value(_bind(eqn, [arguments[0].value])[0], margin=(middle, end))]
-    kinked = _KINKS.get(name)
-    if kinked is not None and any(matters) and _moves(arguments):
-        result = kinked(eqn, arguments, record)
+        truth, last, *margin = (
+            _bind(eqn, [m])[0] for m in (arguments[0].value, arguments[0].end, *arguments[0].margin)
+        )
+        return [_Value(truth, last, (margin[0], margin[1]))]
+    if any(matters) and _moves(arguments):
+        kinked = _KINKS.get(name)
+        result = None if kinked is None else kinked(eqn, arguments, findings.sides.append)
         if result is not None:
             return [result]
+        if name in _UNREAD or (name == "select_n" and arguments[0].end is not None):
+            findings.unread.add(name)
     return _smooth(eqn, arguments)
 
 
 def _moves(arguments: list[_Value]) -> bool:
-    return any(a.end is not None or a.margin is not None for a in arguments)
+    return any(a.end is not None for a in arguments)
 
 
 def _inner(eqn):
@@ -175,7 +203,7 @@ def _bind(eqn, values: list) -> list:
 def _smooth(eqn, arguments: list[_Value]) -> list[_Value]:
     """An operation without kinks, in the middle and at the end."""
     results = _bind(eqn, [a.value for a in arguments])
-    if all(a.end is None for a in arguments):
+    if all(a.end is None for a in arguments) or eqn.primitive.name in _EXCEPTIONAL:
         return [_Value(r) for r in results]
     ends = _bind(eqn, [a.last for a in arguments])
     return [_Value(*pair) for pair in zip(results, ends, strict=True)]
@@ -187,7 +215,8 @@ def _comparison(eqn, left: _Value, right: _Value) -> _Value:
         return _Value(truth)
     sign = _COMPARISONS[eqn.primitive.name]
     middle = jax.lax.stop_gradient(sign * (left.value - right.value))
-    return _Value(truth, margin=(middle, sign * (left.last - right.last)))
+    last = _bind(eqn, [left.last, right.last])[0]
+    return _Value(truth, last, (middle, sign * (left.last - right.last)))
 
 
 def _part(middle: Array, end: Array, truth: Array) -> Float[Array, "..."]:

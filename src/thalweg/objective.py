@@ -1,7 +1,7 @@
 """The landscape f(theta): a prediction function, a loss and the full-batch data."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -11,8 +11,19 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ._checks import check_positive_integer
-from ._kinks import has_kinks, kink_pattern, mean_over_segment
+from ._kinks import has_kinks, kink_pattern, mean_over_segment, unread_operations
+from ._roughness import ROUGHNESS_COST, is_rough
 from ._trees import check_params
+
+
+class Kinks(NamedTuple):
+    """Whether a landscape has kinks (`exist`), can be averaged over them since they were read off
+    the computation (`read`), and how many gradients it took to know.
+    """
+
+    exist: bool
+    read: bool
+    gradients: int
 
 
 class Objective(eqx.Module):
@@ -126,19 +137,29 @@ class Objective(eqx.Module):
         """The same landscape, with every gradient the mean over a segment: see `mean_gradient`."""
         return Segment(self, displacement)
 
-    def has_kinks(self, params: PyTree) -> bool:
-        """Whether the network or the loss has kinks that can be seen (loops are not looked into).
+    def kinks(self, params: PyTree) -> "Kinks":
+        """Whether the network or the loss has kinks.
 
-        Computes nothing.
+        They are read off the computation, which costs nothing. Where a network hides them (in
+        loops, branches, foreign code, orderings, derivatives of its own), they are felt for: 66
+        gradients along two short paths from `params`.
         """
         one = self.inputs[:1], self.targets[:1]
-        return has_kinks(lambda p: self._losses(p, *one), params)
+
+        def losses(p):
+            return self._losses(p, *one)
+
+        if has_kinks(losses, params):
+            return Kinks(exist=True, read=True, gradients=0)
+        if not unread_operations(losses, params):
+            return Kinks(exist=False, read=False, gradients=0)
+        return Kinks(bool(is_rough(self.gradient, params)), False, ROUGHNESS_COST)
 
     def kink_pattern(self, params: PyTree) -> list[Bool[Array, "samples ..."]]:
         """For every kink of the network and every sample, the side that `params` are on.
 
         One array for each operation with a kink: whether a ReLU is active, which of its arguments
-        is a maximum. Empty for a smooth network.
+        is a maximum. Empty for a smooth network, and for one whose kinks cannot be read.
         """
 
         def sides(x):

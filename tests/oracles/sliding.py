@@ -43,19 +43,24 @@ def solution(weights, times):
     while True:
         matrix, constant = system(sliding)
 
-        def at(t, matrix=matrix, constant=constant, y=y):
-            n = len(y)
-            augmented = np.zeros((n + 1, n + 1))
-            augmented[:n, :n], augmented[:n, n] = matrix, constant
-            return (expm(t * augmented) @ np.append(y, 1.0))[:n]
+        n = len(y)
+        augmented = np.zeros((n + 1, n + 1))
+        augmented[:n, :n], augmented[:n, n] = matrix, constant
 
+        def at(t, augmented=augmented, y=y):
+            return (expm(t * augmented) @ np.append(y, 1.0))[: len(y)]
+
+        # One exponential serves the whole grid that phases' ends are looked for on.
+        grid = np.linspace(0, times[-1] - now + 1e-9, 2000)
+        stride, path = expm(grid[1] * augmented), [np.append(y, 1.0)]
+        for _ in grid[1:]:
+            path.append(stride @ path[-1])
         ends = []
         for j in range(neurons):
-            if not sliding[j]:
-                grid = np.linspace(0, times[-1] - now + 1e-9, 2000)
-                below = [t for t in grid[1:] if at(t)[2 * j] < 0]
-                if below:
-                    ends.append((brentq(lambda t, j=j: at(t)[2 * j], 0, below[0], xtol=1e-15), j))
+            below = np.array([p[2 * j] < 0 for p in path])
+            if not sliding[j] and below[1:].any():
+                first = grid[1:][below[1:]][0]
+                ends.append((brentq(lambda t, j=j: at(t)[2 * j], 0, first, xtol=1e-15), j))
         end, neuron = min(ends, default=(np.inf, None))
         while times and times[0] - now <= end:
             result.append(at(times.pop(0) - now))

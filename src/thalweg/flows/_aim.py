@@ -16,13 +16,12 @@ def follow_with_error(flow, objective, params: PyTree, error: float, **options: 
     """The flow at tolerances that make the reported error at most `error` at every saved time."""
     eps = float(jnp.finfo(tree_dtype(params)).eps)
     finest = 10 * eps
-    # For a field with kinks the error falls like the square root of the tolerance.
-    order = 0.5 if objective.has_kinks(params) else 1.0
     size = float(tree_norm(params))
     rtol = float(np.clip(0.1 * error / size if size > 0 else 1e-3, finest, 1e-3))
     spent = 0
     while True:
-        trajectory = follow(Integration(flow, objective, params, rtol=rtol, **options))
+        integration = Integration(flow, objective, params, rtol=rtol, **options)
+        trajectory = follow(integration)
         stats = trajectory.stats
         assert trajectory.error is not None
         reached = float(jnp.max(trajectory.error))
@@ -33,7 +32,9 @@ def follow_with_error(flow, objective, params: PyTree, error: float, **options: 
             return trajectory
         if rtol <= finest:
             break
-        factor = (0.5 * error / reached) ** (1 / order) if np.isfinite(reached) else 0.0
+        # For a field with kinks the error falls like the square root of the tolerance.
+        power = 2 if integration.kinks.exist else 1
+        factor = (0.5 * error / reached) ** power if np.isfinite(reached) else 0.0
         rtol = max(rtol * float(np.clip(factor, 1e-3, 0.3)), finest)
     message = f"the error reported is {reached:.2g}; {error:.2g} was asked for."
     return replace(trajectory, status=Status("uncontrolled", message))

@@ -79,8 +79,8 @@ class Integration:
         params = jax.tree.map(jnp.asarray, params)
         self.dynamics = flow
         self.times = checked_times(save_at)
-        kinks = objective.has_kinks(params)
-        self.rtol, self.atol = _checked_tolerances(rtol, atol, params, kinks)
+        self.kinks = objective.kinks(params)
+        self.rtol, self.atol = _checked_tolerances(rtol, atol, params, self.kinks.exist)
         self.objective = objective
         self.params = params
         self._max_steps = max_steps
@@ -94,7 +94,7 @@ class Integration:
                 float(self.times[-1]),
                 tree_dtype(params),
                 accuracy=self.rtol,
-                kinks=kinks,
+                kinks=self.kinks,
                 size=tree_size(params),
                 stride=stride,
             )
@@ -205,7 +205,7 @@ class Integration:
     def _stats(self, solution: Any, companion: Any) -> Stats:
         known = all(cost_is_known(s) for s in self._solution.solvers)
         return Stats(
-            gradients=self._solution.evaluations(solution) if known else -1,
+            gradients=self._solution.evaluations(solution) + self.kinks.gradients if known else -1,
             error_gradients=self._companion.evaluations(companion) if known else -1,
             steps=self._solution.accepted(solution),
             rejected=self._solution.rejected(solution),

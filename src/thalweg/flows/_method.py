@@ -18,8 +18,8 @@ import optimistix
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._trees import tree_dtype, tree_norm, tree_size, tree_sub
-from ..objective import Objective
-from ..solvers import RKC2, RKC4, AveragedMidpoint
+from ..objective import Kinks, Objective
+from ..solvers import RKC2, RKC4, AveragedMidpoint, no_average
 from ._base import Flow
 from ._cost import evaluation_price
 from ._lean import LeanMethod
@@ -188,7 +188,7 @@ def choose_method(
     dtype: jnp.dtype,
     *,
     accuracy: float,
-    kinks: bool,
+    kinks: Kinks,
     size: int,
     stride: float = 1.0,
 ) -> Method | LeanMethod:
@@ -196,15 +196,15 @@ def choose_method(
 
     For so many parameters, `size`, that their copies count, RKC2 with few of them.
 
-    For a field with `kinks`, a method that averages over them; for a smooth one a classical pair
-    and, where it can help, RKC2 or RKC4.
+    For a field with `kinks`, a method that averages over them, if they can be read; for a smooth
+    one a classical pair and, where it can help, RKC2 or RKC4.
 
     `accuracy` decides between the two. `stride` lengthens the first step and the longest one,
     which tolerances do not decide.
     """
 
     longest = stride * t_end / _FEWEST_STEPS
-    lean = flow.real_spectrum and not kinks and size >= _LARGE
+    lean = flow.real_spectrum and not kinks.exist and size >= _LARGE
     if lean and (solver is None or type(solver) is RKC2):
         return LeanMethod(flow, rtol, atol, t_end, longest, stride, solver or RKC2())
 
@@ -216,8 +216,9 @@ def choose_method(
 
     if solver is not None:
         return Method((march(with_tolerances(solver, rtol, atol)),))
-    if kinks:
-        return Method((march(AveragedMidpoint(_Along(flow))),))
+    if kinks.exist:
+        average = _Along(flow) if kinks.read else no_average
+        return Method((march(AveragedMidpoint(average)),))
     if not flow.real_spectrum:
         oscillating = diffrax.Dopri8() if accuracy < _ORDER_EIGHT else diffrax.Tsit5()
         return Method((march(oscillating),))

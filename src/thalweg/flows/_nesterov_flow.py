@@ -12,6 +12,9 @@ from .._checks import check_positive
 from .._trees import tree_dtype, tree_norm
 from ._base import SecondOrderFlow
 
+# From this parameter on 0F1 is computed here.
+_LARGE_ORDER = 100
+
 # The largest ratio of successive terms up to which the series stands for the flow.
 _SMALL = 0.01
 
@@ -83,4 +86,26 @@ class NesterovFlow(SecondOrderFlow):
         Written as the confluent limit function 0F1, which covers eigenvalues of either sign.
         """
         argument = -np.asarray(eigenvalue, float) * np.square(time) / 4
-        return scipy.special.hyp0f1((float(self.damping) + 1) / 2, argument)
+        b = (float(self.damping) + 1) / 2
+        if b <= _LARGE_ORDER:
+            return scipy.special.hyp0f1(b, argument)
+        return _confluent_limit(b, argument)
+
+
+def _confluent_limit(b, z):
+    """0F1(b; z) for large b, where SciPy's has lost its digits or is NaN.
+
+    Poisson's integral, the mean of `cos(2 sqrt(-z) sin(phi))` under the weight `cos(phi)^(2b-2)`.
+    The integrand has period pi and is smooth, so that the trapezoidal rule is exact up to
+    rounding. Where -z > 40 b, the function is below 1e-16, and is returned as 0.
+    """
+    z = np.asarray(z, float)
+    small = z < -40 * b
+    x = 2 * np.sqrt(np.where(small, 0, np.abs(z)))
+    count = int(200 + 2 * np.max(x, initial=0) + 8 * np.sqrt(b))
+    phi = np.pi * (np.arange(count) / count - 0.5)
+    weight = np.cos(phi) ** (2 * b - 2)
+    phase = x[..., None] * np.sin(phi)
+    negative = z[..., None] < 0
+    wave = np.where(negative, np.cos(phase), np.cosh(np.where(negative, 0, phase)))
+    return np.where(small, 0, wave @ weight / np.sum(weight))
