@@ -19,9 +19,10 @@ from ._lean import LeanState
 from ._march import overgrown
 from ._method import MethodState, check_solver, choose_method
 
-# The companion solution, whose distance to the solution is the error estimate, is this much
-# cruder: several times the error for any method, at no more than the solution's price.
-_COMPANION = 8.0
+# The companion solution, whose distance to the solution is the error estimate, has tolerances so
+# much cruder: several times the error for any method, at no more than the solution's price. Over
+# kinks errors fall like the root of the tolerance, and two errors are alike by chance more often.
+_COMPANION, _COMPANION_OVER_KINKS = 5.0, 12.0
 # What the distance is multiplied with, lest it fall short where the two errors partly cancel.
 _SAFETY = 1.25
 # Where tolerances do not decide (at the start, near a saddle) its steps are longer all the same.
@@ -84,6 +85,7 @@ class Integration:
         self.objective = objective
         self.params = params
         self._max_steps = max_steps
+        cruder = _COMPANION_OVER_KINKS if self.kinks.exist else _COMPANION
         # Both have the same interface, each with states of its own kind.
         methods: Any = (
             choose_method(
@@ -98,7 +100,7 @@ class Integration:
                 size=tree_size(params),
                 stride=stride,
             )
-            for factor, stride in ((1.0, 1.0), (_COMPANION, _STRIDE))
+            for factor, stride in ((1.0, 1.0), (cruder, _STRIDE))
         )
         self._solution, self._companion = methods
 
@@ -184,6 +186,8 @@ class Integration:
     def _control(self, params: PyTree, error: float) -> Status:
         """Whether the error of the last point is small against the way there."""
         moved = float(tree_norm(tree_sub(params, self.params)))
+        if moved == 0:
+            return Status(message="the flow stands still: it started at a critical point.")
         rounding = 100 * float(tree_norm(params)) * _eps(params)
         if error <= max(_LARGEST_ERROR * moved, rounding):
             return Status()

@@ -210,19 +210,22 @@ def _to(march, objective, state, target, budget):
             march.term(state.t), zero, state.h, state.y, objective, state.solver_state, no_jump
         )
         usable = (result == diffrax.RESULTS.successful) & tree_all_finite(y)
-        error = jax.tree.map(lambda e: jnp.where(usable & ~jnp.isnan(e), e, jnp.inf), error)
         growth = log_growth(solver, state, dense_info, solver_state)
         error = march.with_growth(error, growth, state, y, order)
+        error = jax.tree.map(lambda e: jnp.where(usable & ~jnp.isnan(e), e, jnp.inf), error)
         keep, begin, end, _, controller_state, _ = controller.adapt_step_size(
             zero, state.h, state.y, y, objective, error, order, state.controller_state
         )
+        eps = jnp.finfo(state.t.dtype).eps
         t, t_rest = _added(state.t, state.t_rest, jnp.where(keep, state.h, 0))
         # A remainder too short to be worth a step of its own is added to the last one.
         h, left = end - begin, (march.t_end - t) - t_rest
-        at_end = left <= 8 * jnp.finfo(t.dtype).eps * march.t_end
+        at_end = left <= 8 * eps * march.t_end
         t = jnp.where(at_end, march.t_end, t)
         h = jnp.where(1.01 * h >= left, left, h)
-        smallest = _SHORTEST * jnp.finfo(t.dtype).eps ** 2 * jnp.abs(t)
+        smallest = _SHORTEST * eps**2 * jnp.abs(t)
+        # Before a place where the field stops being finite, parameters cannot come any closer.
+        at_edge = ~usable & (state.h <= _SHORTEST * eps * jnp.abs(t))
 
         def kept(new, old):
             return jnp.where(keep, new, old)
@@ -243,7 +246,7 @@ def _to(march, objective, state, target, budget):
             steps=state.steps + keep,
             rejected=state.rejected + ~keep,
             unsuited=jnp.maximum(state.unsuited + jnp.where(amiss, 1, -1), 0),
-            stalled=((h <= smallest) & ~at_end) | (keep & overgrown(y)),
+            stalled=at_edge | ((h <= smallest) & ~at_end) | (keep & overgrown(y)),
         )
         return new, left - 1
 
