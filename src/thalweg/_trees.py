@@ -73,5 +73,5 @@ def check_params(params: PyTree[Array], field: str = "params") -> None:
                 " trained out of the parameters (with Equinox:"
                 " `params, static = eqx.partition(model, eqx.is_inexact_array)`)."
             )
-        if not isinstance(leaf, Tracer) and not bool(jnp.all(jnp.isfinite(leaf))):
+        if not isinstance(leaf, Tracer) and not np.isfinite(np.asarray(leaf)).all():
             raise ValueError(f"{name}: contains NaN or infinity.")

@@ -232,7 +232,7 @@ class Objective(eqx.Module):
                 f"predict: expected real floating-point predictions, got {first.dtype}; they must"
                 " have derivatives."
             )
-        if not bool(jnp.all(jnp.isfinite(first))):
+        if not np.isfinite(np.asarray(first)).all():
             raise ValueError("predict: returned NaN or infinity at these parameters.")
         if not np.array_equal(np.asarray(first), np.asarray(self.predictions(params))):
             raise ValueError(
@@ -243,7 +243,7 @@ class Objective(eqx.Module):
         if hasattr(self.loss, "check"):
             self.loss.check(first.shape, self.targets)  # pyright: ignore[reportFunctionMemberAccess]
         losses = self._checked_losses(first, self.targets)
-        if not bool(jnp.all(jnp.isfinite(losses))):
+        if not np.isfinite(np.asarray(losses)).all():
             raise ValueError("loss: NaN or infinity at these parameters.")
 
     def _check_independence(self, params: PyTree, predictions: Array) -> None:
@@ -336,7 +336,7 @@ def _checked_data(data: Any, field: str) -> Array:
         return array
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise TypeError(f"{field}: complex numbers ({array.dtype}) are not supported.")
-    if jnp.issubdtype(array.dtype, jnp.floating) and not bool(jnp.all(jnp.isfinite(array))):
+    if jnp.issubdtype(array.dtype, jnp.floating) and not np.isfinite(np.asarray(array)).all():
         where = np.argwhere(~np.isfinite(np.asarray(array)))[0]
         raise ValueError(
             f"{field}: NaN or infinity, first at index {tuple(int(i) for i in where)}."

@@ -82,7 +82,7 @@ class March(eqx.Module):
     atol: Float[Array, ""]
     t_end: Float[Array, ""]
     longest: Float[Array, ""]
-    eagerness: float = eqx.field(static=True, default=1.0)
+    eagerness: Float[Array, ""] | float = 1.0
     unsuited: Callable[..., Bool[Array, ""]] = eqx.field(static=True, default=never_unsuited)
     patience: Int[Array, ""] | int = 8
 

@@ -209,10 +209,10 @@ def choose_method(
         return LeanMethod(flow, rtol, atol, t_end, longest, stride, solver or RKC2())
 
     def march(candidate, unsuited=never_unsuited, share=1.0):
-        numbers = jnp.asarray([share * rtol, share * atol, t_end, longest], dtype)
-        return March(
-            flow, candidate, numbers[0], numbers[1], numbers[2], numbers[3], stride, unsuited
-        )
+        # As arrays, so that solution and companion share what is compiled.
+        numbers = np.array([share * rtol, share * atol, t_end, longest, stride], dtype)
+        own_rtol, own_atol, end, longest_step, eagerness = map(jnp.asarray, numbers)
+        return March(flow, candidate, own_rtol, own_atol, end, longest_step, eagerness, unsuited)
 
     if solver is not None:
         return Method((march(with_tolerances(solver, rtol, atol)),))
