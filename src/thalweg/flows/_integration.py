@@ -191,7 +191,7 @@ class Integration:
     def _control(self, params: PyTree, size: float, moved: float, error: float) -> Status:
         """Whether the error of the last point is small against the way there."""
         if moved == 0:
-            return Status(message="the flow stands still: its start is a critical point, up to rounding.")
+            return Status(message="the flow stands still: its start is a critical point.")
         rounding = 100 * size * _eps(params)
         if error <= max(_LARGEST_ERROR * moved, rounding):
             return Status()
