@@ -51,8 +51,8 @@ def integrate(
     - `max_steps`: a limit on attempted steps.
 
     **Returns:** a `Trajectory` whose `error` is, at every saved time, the estimated Euclidean
-    distance to the exact flow: 1.25 times the distance to a second solution at five times the
-    tolerances (networks with kinks: twelve), which exceeds the error if the second solution's error
+    distance to the exact flow: 1.25 times the distance to a second solution at four times the
+    tolerances (networks with kinks: eight), which exceeds the error if the second solution's error
     is at least 1.8 times it.
     A flow that ends early (status "diverged" or "stopped") has the point it reached as last row.
     The status "uncontrolled" says that the error reported is larger than was asked for, or more

@@ -22,7 +22,7 @@ from ._method import MethodState, check_solver, choose_method
 # The companion solution, whose distance to the solution is the error estimate, has tolerances so
 # much cruder: several times the error for any method, at no more than the solution's price. Over
 # kinks errors fall like the root of the tolerance, and two errors are alike by chance more often.
-_COMPANION, _COMPANION_OVER_KINKS = 5.0, 12.0
+_COMPANION, _COMPANION_OVER_KINKS = 4.0, 8.0
 # What the distance is multiplied with, lest it fall short where the two errors partly cancel.
 _SAFETY = 1.25
 # Where tolerances do not decide (at the start, near a saddle) its steps are longer all the same.
