@@ -64,6 +64,7 @@ def test_a_start_at_a_saddle(momentum_flow):
     [
         (tw.solvers.RKC2(), 0.01),
         (tw.solvers.RKC4(), 0.01),
+        (tw.solvers.RKC2(), 100.0),
         pytest.param(tw.solvers.RKC4(), 100.0, marks=pytest.mark.slow),
     ],
 )

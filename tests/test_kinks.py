@@ -191,15 +191,10 @@ def neurons(params, inputs):
 
 
 @pytest.mark.parametrize(
-    "start",
-    [
-        [[0.3, 0.2]],
-        pytest.param([[0.3, 0.1], [0.6, -0.1]], marks=pytest.mark.slow),
-        [[0.2, 0.3], [0.2, -0.1]],
-    ],
+    "start", [[[0.3, 0.2]], [[0.3, 0.1], [0.6, -0.1]], [[0.2, 0.3], [0.2, -0.1]]]
 )
 @pytest.mark.parametrize(
-    "tolerances", [(1e-2, 1e-3), pytest.param((1e-3, 1e-4), marks=pytest.mark.slow)]
+    "tolerances", [(3e-3, 1e-3), pytest.param((1e-3, 1e-4), marks=pytest.mark.slow)]
 )
 def test_sliding_flow_against_closed_form(start, tolerances):
     objective = tw.Objective(neurons, tw.losses.squared_error, sliding.INPUTS, sliding.TARGETS)
@@ -215,9 +210,7 @@ def test_sliding_flow_against_closed_form(start, tolerances):
         assert flow.stats.solver == "AveragedMidpoint"
         true = np.linalg.norm((np.asarray(flow.params) - exact).reshape(len(times), -1), axis=1)
         assert true.max() < 10 * rtol
-        # Just where sliding begins, solution and companion may err alike.
-        assert np.mean(true <= flow.error) > 0.96
-        assert np.all(true <= 2 * flow.error)
+        assert np.all(true <= flow.error)
         errors.append(true.max())
     assert errors[1] < errors[0] / 2
 

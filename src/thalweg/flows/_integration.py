@@ -121,22 +121,12 @@ class Integration:
     def advance(self, state: IntegrationState) -> tuple[IntegrationState, Snapshot]:
         """Integrate to the next saved time."""
         target = self.times[int(state.index)]
-        t, solution, params, status = self._reach(self._solution, state.solution, target)
-        _, companion, _, fallen = self._reach(self._companion, state.companion, t)
+        t, solution, status = self._reach(self._solution, state.solution, target)
+        _, companion, fallen = self._reach(self._companion, state.companion, t)
+        params = self._params(solution, t)
         error = float("inf")
         if fallen.ok:
-            # The two solutions may cross, which says nothing about their errors: at other times
-            # within their last steps they are hardly crossing as well.
-            ends = [
-                method.now(state)[1]
-                for method, state in ((self._solution, solution), (self._companion, companion))
-            ]
-            first = min(max(float(end.t_before) for end in ends), t)
-            last = max(min(float(end.t) for end in ends), t)
-            longest = max(float(end.t - end.t_before) for end in ends)
-            places = {t, *np.linspace(first, last, _PLACES).tolist()}
-            distances = [self._distance(solution, companion, s, longest) for s in places]
-            error = _SAFETY * max(distances)
+            error = _SAFETY * self._distance(solution, companion, t)
         steps = self._solution.accepted(solution)
         size, moved = (float(x) for x in _sizes(params, self.params))
         error += 4 * size * _eps(params) * float(np.sqrt(steps + 1))
@@ -162,14 +152,17 @@ class Integration:
         ended = jnp.asarray(0 if status.ok else 1)
         return IntegrationState(state.index + 1, solution, companion, ended), snapshot
 
-    def _reach(self, method: Any, state: Any, target: float) -> tuple[float, Any, PyTree, Status]:
+    def _reach(self, method: Any, state: Any, target: float) -> tuple[float, Any, Status]:
         """Bring one solution to `target`, or as far as it goes."""
-        left = self._max_steps - method.attempts(state)
-        if left > 0 and not bool(method.now(state)[1].stalled):
-            state = method.to(self.objective, state, target, left)
         now = method.now(state)[1]
-        if bool(now.t >= jnp.asarray(target, now.t.dtype)):
-            return float(target), state, self._params(method, state, target), Status()
+        goal = now.t.dtype.type(target)  # the time's precision is that of the parameters
+        left = self._max_steps - method.attempts(state)
+        # Saved times may lie close together, many within a step.
+        if float(now.t) < goal and left > 0 and not bool(now.stalled):
+            state = method.to(self.objective, state, target, left)
+            now = method.now(state)[1]
+        if float(now.t) >= goal:
+            return float(target), state, Status()
         reached = float(now.t)
         if bool(now.stalled) and bool(overgrown(now.y)):
             status = Status(
@@ -186,7 +179,7 @@ class Integration:
             status = Status(
                 "stopped", f"max_steps = {self._max_steps} reached at t = {reached:.6g}.", reached
             )
-        return reached, state, self.dynamics.params(now.y), status
+        return reached, state, status
 
     def _control(self, params: PyTree, size: float, moved: float, error: float) -> Status:
         """Whether the error of the last point is small against the way there."""
@@ -201,14 +194,26 @@ class Integration:
             f" {moved:.2g}: use tighter tolerances.",
         )
 
-    def _params(self, method: Any, state: Any, t: float) -> PyTree:
-        return self.dynamics.params(method.at(self.objective, self.params, state, t))
+    def _params(self, state: Any, t: float) -> PyTree:
+        return self.dynamics.params(self._solution.at(self.objective, self.params, state, t))
 
-    def _distance(self, solution: Any, companion: Any, t: float, h: float) -> float:
-        """How far apart the two solutions are around a time within the last steps of both."""
+    def _distance(self, solution: Any, companion: Any, t: float) -> float:
+        """How far apart the two solutions are at a time or around it, whichever is more.
+
+        They may cross, which says nothing about their errors: at other times within the last steps
+        of both they are hardly crossing as well.
+        """
         pairs = (self._solution, solution), (self._companion, companion)
-        a, b = (m.at(self.objective, self.params, s, t) for m, s in pairs)
-        return float(_distance(self.dynamics, a, b, jnp.asarray(h)))
+        marches, ends = zip(*(method.now(state) for method, state in pairs), strict=True)
+        longest = jnp.asarray(max(float(end.t - end.t_before) for end in ends))
+        first = max(float(end.t_before) for end in ends)
+        last = min(float(end.t) for end in ends)
+        if t < first or first >= last:
+            # Before the first steps, or where nothing is kept of the last ones.
+            a, b = (m.at(self.objective, self.params, s, t) for m, s in pairs)
+            return float(_distance(self.dynamics, a, b, longest))
+        places = jnp.asarray([t, *np.linspace(first, last, _PLACES)])
+        return float(_farthest(self.dynamics, marches, ends, places, longest))
 
     def _stats(self, solution: Any, companion: Any) -> Stats:
         known = all(cost_is_known(s) for s in self._solution.solvers)
@@ -229,6 +234,17 @@ def _value(objective, params):
 @eqx.filter_jit
 def _distance(flow, a, b, h):
     return flow.distance(a, b, h)
+
+
+@eqx.filter_jit
+def _farthest(flow, marches, states, times, h):
+    """The largest distance of two solutions at times within the last steps of both."""
+
+    def distance(t):
+        a, b = (march.at(state, t) for march, state in zip(marches, states, strict=True))
+        return flow.distance(a, b, h)
+
+    return jnp.max(jax.lax.map(distance, times))
 
 
 @eqx.filter_jit

@@ -20,6 +20,9 @@ from .._trees import tree_axpy, tree_norm, tree_sub
 
 # The share of a step's own change in the running mean of changes.
 _FRESH = 0.2
+# A change so many times the running mean counts in full. Above sqrt(2), which it is where the field
+# alternates.
+_SURPRISE = 2.0
 
 
 def no_average(args: PyTree, displacement: PyTree[Array]) -> PyTree:
@@ -130,7 +133,9 @@ class AveragedMidpoint(diffrax.AbstractAdaptiveSolver[AveragedState]):
         rate = tree_norm(change) / length
         mean = jnp.sqrt((1 - _FRESH) * past.level**2 + _FRESH * rate**2)
         level = jnp.where(past.older_length > 0, mean, rate)
-        smoothed = level / jnp.where(rate > 0, rate, 1)
+        # One that is far beyond the mean is an event (sliding begins), and may not hide in it.
+        counted = jnp.where(rate > _SURPRISE * past.level, rate, level)
+        smoothed = counted / jnp.where(rate > 0, rate, 1)
         y_error = jax.tree.map(lambda e: smoothed.astype(e.dtype) * e, change)
         dense_info: dict[str, Any] = {"y0": y0, "y1": y1, "k0": k0}
         state = AveragedState(slope, length, past.slope, past.length, level)
