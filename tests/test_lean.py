@@ -7,12 +7,12 @@ import pytest
 
 import thalweg as tw
 from tests.problems import landscape, quadratic, small_objective
-from thalweg.flows import _method
+from thalweg.flows import _choice
 
 
 @pytest.fixture(autouse=True)
 def everything_is_large(monkeypatch):
-    monkeypatch.setattr(_method, "_LARGE", 1)
+    monkeypatch.setattr(_choice, "_LARGE", 1)
 
 
 @pytest.mark.parametrize("rtol", [1e-3, 1e-5])
@@ -35,7 +35,7 @@ def test_a_network_against_the_general_method(monkeypatch):
     objective, params = small_objective()
     times = np.linspace(0, 10, 6)
     lean = tw.integrate(tw.GradientFlow(), objective, params, save_at=times, rtol=1e-5)
-    monkeypatch.setattr(_method, "_LARGE", 10**9)
+    monkeypatch.setattr(_choice, "_LARGE", 10**9)
     exact = tw.integrate(tw.GradientFlow(), objective, params, save_at=times, rtol=1e-10)
     gap = tw.compare(lean, exact)
     assert np.all(gap.distance <= lean.error + exact.error)

@@ -22,7 +22,7 @@ def evaluation_price(solver: diffrax.AbstractSolver) -> Fraction:
 def initial_evaluations(solver: diffrax.AbstractSolver) -> int:
     """Evaluations at the first point that no later attempt repeats."""
     if isinstance(solver, diffrax.AbstractERK):
-        return int(_tableau(solver).fsal)
+        return int(tableau_of(solver).fsal)
     return 1
 
 
@@ -35,7 +35,7 @@ def attempt_evaluations(
     if isinstance(solver, AveragedMidpoint):
         return 1
     if isinstance(solver, diffrax.AbstractERK):
-        tableau = _tableau(solver)
+        tableau = tableau_of(solver)
         return tableau.num_stages - int(tableau.fsal)
     return 0
 
@@ -47,7 +47,10 @@ def after_rejection(solver: diffrax.AbstractSolver, before: PyTree, after: PyTre
     return before
 
 
-def _tableau(solver: diffrax.AbstractERK) -> diffrax.ButcherTableau:
+def tableau_of(
+    solver: diffrax.AbstractERK | type[diffrax.AbstractERK],
+) -> diffrax.ButcherTableau:
+    """The coefficients of an explicit Runge-Kutta method."""
     tableau = solver.tableau
     assert isinstance(tableau, diffrax.ButcherTableau)
     return tableau

@@ -40,9 +40,10 @@ def integrate(
         mean square. They steer the step size; what was reached is in `Trajectory.error`. Defaults:
         `rtol` 1e-6 (float32: 1.2e-5; a network with kinks such as ReLU: 1e-4), `atol` a hundredth
         of `rtol`.
-    - `solver`: any diffrax solver with an embedded error estimate. `None` lets the flow decide: the
-        classical pair Tsit5 and, along stiff stretches of a gradient flow, the stabilised RKC2 or,
-        for an `rtol` below 1.5e-5, RKC4; for a network with kinks, AveragedMidpoint.
+    - `solver`: any diffrax solver with an embedded error estimate. `None` lets the flow decide: for
+        a gradient flow a classical pair and, along stiff stretches, a stabilised method (`rtol`
+        from 5e-3 up: RKC2 alone; from 1e-4: Bosh3 and RKC2; from 1.5e-5: Tsit5 and RKC2; from 5e-6:
+        Tsit5 and RKC4; below: Dopri8 and RKC4); for a network with kinks, AveragedMidpoint.
     - `error`: in place of tolerances, the global error to aim at: a Euclidean distance over all
         parameters, at every saved time. The flow is integrated again with tighter tolerances until
         the error reported is no larger; what earlier attempts cost is among `error_gradients`.

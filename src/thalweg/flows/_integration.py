@@ -14,10 +14,11 @@ from .._trees import check_params, tree_dtype, tree_norm, tree_size, tree_sub
 from ..objective import Objective
 from ..trajectory import Snapshot, Stats, Status
 from ._base import Flow
+from ._choice import check_solver, choose_method
 from ._cost import cost_is_known
 from ._lean import LeanState
 from ._march import overgrown
-from ._method import MethodState, check_solver, choose_method
+from ._method import MethodState
 
 # The companion solution, whose distance to the solution is the error estimate, has tolerances so
 # much cruder: several times the error for any method, at no more than the solution's price. Over

@@ -21,11 +21,11 @@ from ..objective import Objective
 from ..solvers import RKC2
 from ..solvers._chebyshev import Recurrence, combined, stages_for
 from ._base import Flow
+from ._march import most_growth
 
 _FEWEST_ITERATIONS, _MOST_ITERATIONS = 3, 30
 # The spectral radius is looked at again after so many steps.
 _PATIENCE = 10
-_MOST_GROWTH = 1.0
 _LARGEST_FACTOR, _SMALLEST_FACTOR, _SAFETY = 5.0, 0.2, 0.9
 
 
@@ -96,7 +96,7 @@ class LeanMethod(eqx.Module):
             spent += stages
             error = float(_error(y, y1, f, f1, np.asarray(length), self.rtol, self.atol))
             growth = np.log(float(speed1) / float(speed)) if float(speed) > 0 else 0.0
-            excess = max(growth, 0.0) / (self.eagerness * _MOST_GROWTH)
+            excess = max(growth, 0.0) / (self.eagerness * most_growth(2))
             size = error + excess**3 if np.isfinite(error + excess) else np.inf
             factor = _SAFETY / max(size, 1e-12) ** (1 / 3) if np.isfinite(size) else 0.0
             factor = float(np.clip(factor, _SMALLEST_FACTOR, _LARGEST_FACTOR))

@@ -7,6 +7,7 @@ up again with the same bits; and a way out when the method no longer suits the p
 """
 
 from collections.abc import Callable
+from math import factorial
 from typing import Any
 
 import diffrax
@@ -21,8 +22,10 @@ from ..solvers import AveragedMidpoint
 from ._base import Flow
 from ._cost import after_rejection, attempt_evaluations, initial_evaluations
 
-# The logarithm of the factor by which the speed may grow within a step.
-_MOST_GROWTH = 1.0
+# What a step may err by where the solution grows exponentially, relatively.
+_GROWING_ERROR = 5e-5
+# Changes of a step below so many times the parameters' resolution are round-off.
+_NOISE = 16
 # Steps are given up on when even the two numbers that time is kept in hardly resolve them.
 _SHORTEST = 8
 
@@ -52,6 +55,14 @@ class MarchState(eqx.Module):
     def t_before(self) -> Float[Array, ""]:
         """When the last step began."""
         return self.t - self.h_before
+
+
+def most_growth(order: int) -> float:
+    """The logarithm of the factor by which the speed may grow within a step of a method.
+
+    Of the exponential series, a method of this order has the terms up to that order.
+    """
+    return min(1.0, (_GROWING_ERROR * factorial(order + 1)) ** (1 / (order + 1)))
 
 
 def overgrown(y: PyTree[Array]) -> Bool[Array, ""]:
@@ -88,16 +99,18 @@ class March(eqx.Module):
 
     @property
     def controller(self) -> diffrax.PIDController:
-        """A PI controller, gentle enough for steps at the edge of stability."""
-        # A method that extrapolates from the step before goes wrong when steps grow fast.
-        extrapolates = isinstance(self.solver, AveragedMidpoint)
+        """A PI controller, gentle enough for steps at the edge of stability.
+
+        Steps grow by no more than a factor of two: an embedded estimate may vanish by chance, and a
+        method that extrapolates from the step before goes wrong when they grow faster.
+        """
         return diffrax.PIDController(
             rtol=self.rtol,
             atol=self.atol,
             pcoeff=0.2,
             icoeff=0.5,
             safety=0.9,
-            factormax=2.0 if extrapolates else 5.0,
+            factormax=2.0,
             dtmax=self.longest,  # pyright: ignore[reportArgumentType]
         )
 
@@ -115,7 +128,8 @@ class March(eqx.Module):
         if no step multiplies the speed by more than a few; that is the size of error added here.
         `growth` is the logarithm of that factor.
         """
-        excess = (growth / (self.eagerness * _MOST_GROWTH)) ** order
+        most = self.eagerness * most_growth(self.solver.order(self.term(state.t)) or 1)
+        excess = (growth / most) ** order
 
         def with_excess(e, y0, y1):
             scale = self.atol + self.rtol * jnp.maximum(jnp.abs(y0), jnp.abs(y1))
@@ -149,7 +163,9 @@ def log_growth(
     start, end = jnp.zeros_like(state.h), state.h
     ends = solver.interpolation_cls(t0=start, t1=end, **dense_info)
     before, after = (tree_norm(ends.derivative(t)) for t in (start, end))
-    usable = (before > 0) & jnp.isfinite(after / before)
+    # Where the solution has come to rest, its speed is the noise of the gradient.
+    noise = _NOISE * jnp.finfo(after.dtype).eps * tree_norm(state.y)
+    usable = (before > 0) & jnp.isfinite(after / before) & (state.h * after > noise)
     return jnp.log(jnp.where(usable, jnp.maximum(after / before, 1), 1))
 
 

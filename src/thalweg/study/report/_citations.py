@@ -114,6 +114,17 @@ _BY_SOLVER = {
             year="1988",
         ),
     ),
+    "Bosh3": (
+        _work(
+            "the solver Bosh3",
+            "bogacki1989pair",
+            "article",
+            author="Bogacki, P. and Shampine, L. F.",
+            title="A 3(2) pair of Runge-Kutta formulas",
+            journal="Applied Mathematics Letters 2(4), 321-325",
+            year="1989",
+        ),
+    ),
     "Dopri8": (
         _work(
             "the solver Dopri8",
