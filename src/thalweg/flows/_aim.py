@@ -28,13 +28,16 @@ def follow_with_error(flow, objective, params: PyTree, error: float, **options: 
         cost = replace(stats, error_gradients=stats.error_gradients + spent)
         spent = cost.error_gradients + stats.gradients
         trajectory = replace(trajectory, stats=cost)
-        if reached <= error or trajectory.status.kind in ("diverged", "stopped"):
+        if trajectory.status.kind in ("diverged", "stopped"):
+            aim = f"{trajectory.status.message} (Aimed at an error of {error:g}, rtol {rtol:.2g}.)"
+            return replace(trajectory, status=replace(trajectory.status, message=aim))
+        if reached <= error:
             return trajectory
         if rtol <= finest:
             break
-        # For a field with kinks the error falls like the square root of the tolerance.
-        power = 2 if integration.kinks.exist else 1
-        factor = (0.5 * error / reached) ** power if np.isfinite(reached) else 0.0
-        rtol = max(rtol * float(np.clip(factor, 1e-3, 0.3)), finest)
+        # At crude tolerances the error may hardly fall, and all at once after that: no attempt goes
+        # so far that it costs many times what is needed.
+        factor = 0.5 * error / reached if np.isfinite(reached) else 0.0
+        rtol = max(rtol * float(np.clip(factor, 0.03, 0.3)), finest)
     message = f"the error reported is {reached:.2g}; {error:.2g} was asked for."
     return replace(trajectory, status=Status("uncontrolled", message))

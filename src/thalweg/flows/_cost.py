@@ -21,9 +21,7 @@ def evaluation_price(solver: diffrax.AbstractSolver) -> Fraction:
 
 def initial_evaluations(solver: diffrax.AbstractSolver) -> int:
     """Evaluations at the first point that no later attempt repeats."""
-    if isinstance(solver, diffrax.AbstractERK):
-        return int(tableau_of(solver).fsal)
-    return 1
+    return 0 if isinstance(solver, diffrax.AbstractERK) else 1
 
 
 def attempt_evaluations(
@@ -36,7 +34,11 @@ def attempt_evaluations(
         return 1
     if isinstance(solver, diffrax.AbstractERK):
         tableau = tableau_of(solver)
-        return tableau.num_stages - int(tableau.fsal)
+        if not tableau.fsal:
+            return tableau.num_stages
+        # The last stage of a step is the first of the next, once there was an accepted one.
+        afresh, _ = before
+        return tableau.num_stages - 1 + afresh.astype(int)
     return 0
 
 

@@ -14,16 +14,16 @@ from .._trees import check_params, tree_dtype, tree_norm, tree_size, tree_sub
 from ..objective import Objective
 from ..trajectory import Snapshot, Stats, Status
 from ._base import Flow
-from ._choice import check_solver, choose_method
+from ._choice import ORDER_FOUR, check_solver, choose_method
 from ._cost import cost_is_known
 from ._lean import LeanState
 from ._march import overgrown
 from ._method import MethodState
 
 # The companion solution, whose distance to the solution is the error estimate, has tolerances so
-# much cruder: several times the error for any method, at no more than the solution's price. Over
-# kinks errors fall like the root of the tolerance, and two errors are alike by chance more often.
-_COMPANION, _COMPANION_OVER_KINKS = 4.0, 8.0
+# much cruder: three to four times the error, at no more than the solution's price. With methods of
+# order two, and over kinks, errors fall more slowly than tolerances.
+_COMPANION, _COMPANION_OF_ORDER_TWO = 4.0, 8.0
 # What the distance is multiplied with, lest it fall short where the two errors partly cancel.
 _SAFETY = 1.25
 # Where tolerances do not decide (at the start, near a saddle) its steps are longer all the same.
@@ -86,7 +86,8 @@ class Integration:
         self.objective = objective
         self.params = params
         self._max_steps = max_steps
-        cruder = _COMPANION_OVER_KINKS if self.kinks.exist else _COMPANION
+        order_two = self.kinks.exist or self.rtol >= ORDER_FOUR
+        cruder = _COMPANION_OF_ORDER_TWO if order_two else _COMPANION
         # Both have the same interface, each with states of its own kind.
         methods: Any = (
             choose_method(

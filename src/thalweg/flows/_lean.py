@@ -90,7 +90,8 @@ class LeanMethod(eqx.Module):
                 h = self._first_step(float(speed), float(tree_norm(y)), radius)
             whole = min(h, self.longest, self.t_end - t)
             length = min(whole, target - t)
-            stages = min(int(stages_for(jnp.asarray(length * self.solver.safety * radius))), 500)
+            reach = jnp.asarray(length * self.solver.safety * radius)
+            stages = min(int(stages_for(reach)), round(self.eagerness * self.solver.max_stages))
             y1 = self._stages(objective, t, y, f, length, stages)
             f1, speed1 = _field(self.flow, objective, np.asarray(t + length), y1)
             spent += stages

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._trees import tree_all_finite, tree_dtype, tree_norm
 from ..objective import Objective
-from ..solvers import AveragedMidpoint
+from ..solvers import AveragedMidpoint, StabilisedSolver
 from ._base import Flow
 from ._cost import after_rejection, attempt_evaluations, initial_evaluations
 
@@ -26,8 +26,9 @@ from ._cost import after_rejection, attempt_evaluations, initial_evaluations
 _GROWING_ERROR = 5e-5
 # Changes of a step below so many times the parameters' resolution are round-off.
 _NOISE = 16
-# Steps are given up on when even the two numbers that time is kept in hardly resolve them.
-_SHORTEST = 8
+# Steps are given up on when even the two numbers that time is kept in hardly resolve them, in
+# float32, or when time would stand still without the second one, in float64.
+_SHORTEST, _TIME_RESOLUTION = 8, 2.0**-52
 
 
 class MarchState(eqx.Module):
@@ -101,8 +102,8 @@ class March(eqx.Module):
     def controller(self) -> diffrax.PIDController:
         """A PI controller, gentle enough for steps at the edge of stability.
 
-        Steps grow by no more than a factor of two: an embedded estimate may vanish by chance, and a
-        method that extrapolates from the step before goes wrong when they grow faster.
+        Steps do not grow fast: an embedded estimate may vanish by chance, and a method that
+        extrapolates from the step before goes wrong when they do.
         """
         return diffrax.PIDController(
             rtol=self.rtol,
@@ -110,9 +111,13 @@ class March(eqx.Module):
             pcoeff=0.2,
             icoeff=0.5,
             safety=0.9,
-            factormax=2.0,
+            factormax=2.0 if self._averages else 3.0,
             dtmax=self.longest,  # pyright: ignore[reportArgumentType]
         )
+
+    @property
+    def _averages(self) -> bool:
+        return isinstance(self.solver, AveragedMidpoint)
 
     def term(self, start: Float[Array, ""]) -> diffrax.ODETerm:
         """The flow's field, with times counted from `start`."""
@@ -128,7 +133,9 @@ class March(eqx.Module):
         if no step multiplies the speed by more than a few; that is the size of error added here.
         `growth` is the logarithm of that factor.
         """
-        most = self.eagerness * most_growth(self.solver.order(self.term(state.t)) or 1)
+        # Over kinks growth cannot be told from jumps so finely.
+        solver_order = self.solver.order(self.term(state.t)) or 1
+        most = self.eagerness * (1.0 if self._averages else most_growth(solver_order))
         excess = (growth / most) ** order
 
         def with_excess(e, y0, y1):
@@ -164,7 +171,10 @@ def log_growth(
     ends = solver.interpolation_cls(t0=start, t1=end, **dense_info)
     before, after = (tree_norm(ends.derivative(t)) for t in (start, end))
     # Where the solution has come to rest, its speed is the noise of the gradient.
-    noise = _NOISE * jnp.finfo(after.dtype).eps * tree_norm(state.y)
+    reach = 0.0
+    if isinstance(solver, StabilisedSolver):
+        reach = state.h * solver.spectral_radius(solver_state)
+    noise = _NOISE * (1 + reach) * jnp.finfo(after.dtype).eps * tree_norm(state.y)
     usable = (before > 0) & jnp.isfinite(after / before) & (state.h * after > noise)
     return jnp.log(jnp.where(usable, jnp.maximum(after / before, 1), 1))
 
@@ -235,11 +245,11 @@ def _to(march, objective, state, target, budget):
         eps = jnp.finfo(state.t.dtype).eps
         t, t_rest = _added(state.t, state.t_rest, jnp.where(keep, state.h, 0))
         # A remainder too short to be worth a step of its own is added to the last one.
-        h, left = end - begin, (march.t_end - t) - t_rest
-        at_end = left <= 8 * eps * march.t_end
+        h, remains = end - begin, (march.t_end - t) - t_rest
+        at_end = remains <= 8 * eps * march.t_end
         t = jnp.where(at_end, march.t_end, t)
-        h = jnp.where(1.01 * h >= left, left, h)
-        smallest = _SHORTEST * eps**2 * jnp.abs(t)
+        h = jnp.where(1.01 * h >= remains, remains, h)
+        smallest = _SHORTEST * max(eps**2, _TIME_RESOLUTION) * jnp.abs(t)
         # Before a place where the field stops being finite, parameters cannot come any closer.
         at_edge = ~usable & (state.h <= _SHORTEST * eps * jnp.abs(t))
 
@@ -262,7 +272,8 @@ def _to(march, objective, state, target, budget):
             steps=state.steps + keep,
             rejected=state.rejected + ~keep,
             unsuited=jnp.maximum(state.unsuited + jnp.where(amiss, 1, -1), 0),
-            stalled=at_edge | ((h <= smallest) & ~at_end) | (keep & overgrown(y)),
+            # A step that is NaN is none.
+            stalled=at_edge | (~(h > smallest) & ~at_end) | (keep & overgrown(y)),
         )
         return new, left - 1
 

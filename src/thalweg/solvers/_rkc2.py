@@ -11,6 +11,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 from diffrax import ThirdOrderHermitePolynomialInterpolation
+from jaxtyping import Array, Int
 
 from .._trees import tree_dtype
 from ._chebyshev import chebyshev_step, stages_for
@@ -35,7 +36,7 @@ class RKC2(StabilisedSolver):
     """
 
     safety: float = 1.2
-    max_stages: int = 500
+    max_stages: int | Int[Array, ""] = 500
 
     interpolation_cls: ClassVar[Callable[..., ThirdOrderHermitePolynomialInterpolation]] = (
         ThirdOrderHermitePolynomialInterpolation

@@ -22,7 +22,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 from diffrax import AbstractLocalInterpolation
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from .._trees import tree_dtype, tree_scale, tree_sub
 from ._chebyshev import chebyshev_step, stages_for
@@ -62,7 +62,7 @@ class RKC4(StabilisedSolver):
     """
 
     safety: float = 1.1
-    max_stages: int = 500
+    max_stages: int | Int[Array, ""] = 500
 
     interpolation_cls: ClassVar[Callable[..., NodeInterpolation]] = NodeInterpolation
 

@@ -62,6 +62,7 @@ class StabilisedSolver(diffrax.AbstractAdaptiveSolver[StabilisedState]):
 
     term_structure: ClassVar = diffrax.AbstractTerm
     safety: eqx.AbstractVar[float]
+    max_stages: eqx.AbstractVar[int | Int[Array, ""]]
 
     @abc.abstractmethod
     def advance(
