@@ -107,3 +107,23 @@ def test_a_spectral_radius_that_is_wrong_by_a_hundred(solver, factor):
     if factor < 1:
         assert misled.stats.rejected > right.stats.rejected, "it was caught"
         assert misled.stats.gradients < 2 * right.stats.gradients, "and repaired"
+
+
+def test_a_gradient_that_is_nan_at_the_start():
+    """The value is finite there; of the branch not taken, the derivative is not."""
+    objective = landscape(lambda p: p[0] + jnp.where(p[0] < 0.5, jnp.nan * p[0], 0.0))
+    flow = tw.integrate(tw.GradientFlow(), objective, jnp.ones(1), t1=2.0)
+    assert flow.status.kind == "diverged"
+    assert "t = 0" in flow.status.message
+    assert flow.stats.steps + flow.stats.rejected < 10
+
+
+def test_a_speed_that_becomes_infinite():
+    """f = log x: x^2 = 1 - 2 t reaches 0 at t = 1/2, and there is no solution after that."""
+    objective = landscape(lambda p: jnp.sum(jnp.log(p)))
+    times = np.linspace(0, 2, 17)
+    flow = tw.integrate(tw.GradientFlow(), objective, jnp.ones(1), save_at=times)
+    assert flow.status.kind == "diverged"
+    assert flow.status.time == pytest.approx(0.5, abs=1e-6)
+    assert flow.stats.steps + flow.stats.rejected < 1_000
+    np.testing.assert_allclose(flow.params[:4, 0], np.sqrt(1 - 2 * times[:4]), atol=1e-5)

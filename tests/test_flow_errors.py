@@ -43,6 +43,52 @@ def test_two_solutions_that_cross():
     assert true.max() < flow.error.max()
 
 
+def rosenbrock():
+    return landscape(lambda p: 100 * (p[1] - p[0] ** 2) ** 2 + (1 - p[0]) ** 2)
+
+
+def test_no_more_steps_than_allowed():
+    """Checked after every thousand attempts on the device; the companion has as many of its own."""
+    start = jnp.array([-1.0, 1.0])
+    options = {"t1": 1e4, "rtol": 1e-4, "solver": diffrax.Tsit5()}
+    flow = tw.integrate(tw.GradientFlow(), rosenbrock(), start, max_steps=2500, **options)
+    assert flow.status.kind == "stopped"
+    assert "max_steps" in flow.status.message
+    assert 2500 <= flow.stats.steps + flow.stats.rejected < 3500
+
+
+@pytest.mark.parametrize("rtol", [1e-2, 1e-3, 3e-5, 1e-6])
+def test_rest_at_a_minimum_costs_nothing(rtol):
+    """The gradient's noise there is not a solution that grows."""
+    start = jnp.array([-1.0, 1.0])
+    flow = tw.integrate(tw.GradientFlow(), rosenbrock(), start, t1=3000.0, rtol=rtol)
+    assert flow.status.ok
+    assert flow.stats.steps + flow.stats.rejected < 500
+    assert np.linalg.norm(flow.params[-1] - 1) < 1e-2
+
+
+@pytest.mark.parametrize("rtol", [1e-3, 1e-4, 5e-5, 1e-6])
+def test_stiffness_is_noticed(rtol):
+    objective = quadratic(np.diag([1.0, 1e4]))
+    flow = tw.integrate(tw.GradientFlow(), objective, jnp.ones(2), t1=10.0, rtol=rtol)
+    assert "RKC" in flow.stats.solver
+    assert flow.stats.gradients < 12_000
+    assert flow.stats.steps < 300
+
+
+@pytest.mark.parametrize("rtol", [1e-6, 1e-8])
+def test_stages_do_not_tie_two_solutions_together(rtol):
+    """So stiff that the stages allowed, not the tolerances, keep steps short."""
+    values = np.logspace(-6, 4, 8)
+    times = np.linspace(0, 1000, 9)
+    start = jnp.ones(8)
+    flow = tw.integrate(
+        tw.GradientFlow(), quadratic(np.diag(values)), start, save_at=times, rtol=rtol
+    )
+    true = np.linalg.norm(flow.params - np.exp(-np.outer(times, values)), axis=1)
+    assert np.all(true <= flow.error)
+
+
 def test_a_loss_without_a_floor():
     objective = landscape(lambda p: -0.5 * jnp.sum(p**2))
     flow = tw.integrate(tw.GradientFlow(), objective, jnp.ones(1), t1=710.0, max_steps=10_000)
@@ -77,6 +123,7 @@ def test_implicit_solvers_get_the_tolerances_of_the_steps():
         (diffrax.Euler(), "Euler has no error estimate"),
         (diffrax.KenCarp4(), "KenCarp4 needs a field in two parts"),
         ("Tsit5", "expected a diffrax solver, got str"),
+        (diffrax.Tsit5, r"got the class Tsit5; write Tsit5\(\.\.\.\)"),
     ],
 )
 def test_solvers_that_cannot_follow_a_flow(solver, message):

@@ -190,6 +190,24 @@ def test_gradients_are_counted_exactly(solver):
     assert run.finished(state)
 
 
+@pytest.mark.parametrize("rtol", [1e-3, 5e-5, 1e-7])
+def test_rejections_before_the_first_step_are_counted(rtol):
+    """A first step that does not end leaves no field to start the next attempt from."""
+    seen = []
+
+    def counted(params, inputs):
+        jax.debug.callback(lambda: seen.append(1))
+        return inputs @ params**2 / 2
+
+    stiff = tw.Objective(counted, lambda z, y: z, np.array([[1.0, 30.0, 300.0]]), np.zeros(1))
+    run = Integration(tw.GradientFlow(), stiff, jnp.ones(3), save_at=[1e-9, 1.0], rtol=rtol)
+    jax.effects_barrier()
+    seen.clear()
+    _, snapshot = run.advance(run.initial())
+    jax.effects_barrier()
+    assert len(seen) == snapshot.stats.gradients + snapshot.stats.error_gradients + 1
+
+
 def test_a_stored_state_goes_on_with_the_same_bits():
     objective, params = problems.small_objective()
     run = Integration(tw.GradientFlow(), objective, params, save_at=[0.5, 2.0, 30.0], rtol=1e-4)

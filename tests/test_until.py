@@ -7,7 +7,14 @@ import pytest
 from scipy.integrate import solve_ivp
 
 import thalweg as tw
-from tests.problems import landscape, quadratic, random_weights, small_data, small_objective
+from tests.problems import (
+    landscape,
+    leaky_network,
+    quadratic,
+    random_weights,
+    small_data,
+    small_objective,
+)
 
 
 def last(trajectory):
@@ -145,6 +152,13 @@ def test_aiming_at_an_error(flow, error):
     assert aimed.stats.error_gradients > 0
 
 
+def test_aiming_over_kinks_does_not_overshoot():
+    objective, params = small_objective(leaky_network, (3, 6, 2))
+    aimed = tw.integrate(tw.GradientFlow(), objective, params, t1=5.0, error=1e-3)
+    assert aimed.status.kind == "completed"
+    assert 1e-5 < aimed.error[-1] <= 1e-3
+
+
 def test_an_error_out_of_reach():
     objective, params = small_objective()
     params = [p.astype(jnp.float32) for p in params]
@@ -178,3 +192,13 @@ def test_options_that_exclude_each_other(options, message):
         tw.integrate(tw.GradientFlow(), objective, params, **options)
     with pytest.raises(ValueError, match="tolerance"):
         tw.until.gradient_norm(0.0)
+
+
+def test_things_that_are_not_what_is_expected():
+    objective, params = small_objective()
+    with pytest.raises(TypeError, match="until: expected an ending"):
+        tw.integrate(tw.GradientFlow(), objective, params, until=1e-8)
+    with pytest.raises(TypeError, match="objective: expected an Objective, got function"):
+        tw.integrate(tw.GradientFlow(), lambda p: p, params, t1=1.0)
+    with pytest.raises(TypeError, match=r"flow: .* the class GradientFlow; write GradientFlow\("):
+        tw.integrate(tw.GradientFlow, objective, params, t1=1.0)

@@ -8,6 +8,16 @@ import numpy as np
 from jax.core import Tracer
 
 
+def check_instance(value: Any, kind: type, field: str, name: str) -> None:
+    """Refuse anything but an instance of `kind`, of which `name` speaks, and classes kindly."""
+    if isinstance(value, kind):
+        return
+    if isinstance(value, type) and issubclass(value, kind):
+        given = value.__name__
+        raise TypeError(f"{field}: expected {name}, got the class {given}; write {given}(...).")
+    raise TypeError(f"{field}: expected {name}, got {type(value).__name__}.")
+
+
 def check_number(value: Any, field: str) -> float | None:
     """The finite number in `value`; `None` while JAX traces it."""
     if isinstance(value, Tracer):

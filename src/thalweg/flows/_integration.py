@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PyTree
 
-from .._checks import check_positive, check_positive_integer
+from .._checks import check_instance, check_positive, check_positive_integer
 from .._trees import check_params, tree_dtype, tree_norm, tree_size, tree_sub
 from ..objective import Objective
 from ..trajectory import Snapshot, Stats, Status
@@ -65,8 +65,8 @@ class Integration:
         solver: diffrax.AbstractSolver | None = None,
         max_steps: int = 1_000_000,
     ):
-        if not isinstance(flow, Flow):
-            raise TypeError(f"flow: expected a Flow, got {type(flow).__name__}.")
+        check_instance(flow, Flow, "flow", "a Flow")
+        check_instance(objective, Objective, "objective", "an Objective")
         if solver is not None:
             check_solver(solver)
         check_positive_integer(max_steps, "max_steps")

@@ -1,7 +1,7 @@
 """Following a flow to its limit instead of to a given time."""
 
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ class Arrival(eqx.Module):
         return self.limit is not None
 
 
+@runtime_checkable
 class Ending(Protocol):
     """Decides where a flow has arrived: see `thalweg.until`."""
 
