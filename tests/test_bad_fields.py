@@ -59,15 +59,8 @@ def test_a_start_at_a_saddle(momentum_flow):
     assert limit.limit.index == 1
 
 
-@pytest.mark.parametrize(
-    ("solver", "factor"),
-    [
-        (tw.solvers.RKC2(), 0.01),
-        (tw.solvers.RKC4(), 0.01),
-        (tw.solvers.RKC2(), 100.0),
-        pytest.param(tw.solvers.RKC4(), 100.0, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("factor", [0.01, 100.0])
+@pytest.mark.parametrize("solver", SOLVERS[1:3], ids=lambda s: type(s).__name__)
 def test_a_spectral_radius_that_is_wrong_by_a_hundred(solver, factor):
     """Told in the middle of the way, and never to be looked at again unless a step is rejected."""
     rng = np.random.default_rng(0)

@@ -208,6 +208,18 @@ def test_rejections_before_the_first_step_are_counted(rtol):
     assert len(seen) == snapshot.stats.gradients + snapshot.stats.error_gradients + 1
 
 
+def test_times_before_the_first_step_are_counted():
+    """The series of Nesterov flow costs a gradient and a Hessian-vector product each time."""
+    objective, params = problems.small_objective()
+    early = [0.0, 1e-6, 2e-6, 3e-6]
+    counts = [
+        tw.integrate(tw.NesterovFlow(), objective, params, save_at=save_at, rtol=1e-4).stats
+        for save_at in ([1.0], [*early, 1.0])
+    ]
+    assert counts[1].gradients == counts[0].gradients + 3 * 3
+    assert counts[1].error_gradients == counts[0].error_gradients + 3 * 3
+
+
 def test_a_stored_state_goes_on_with_the_same_bits():
     objective, params = problems.small_objective()
     run = Integration(tw.GradientFlow(), objective, params, save_at=[0.5, 2.0, 30.0], rtol=1e-4)

@@ -58,10 +58,10 @@ class CriticalPoint(eqx.Module):
         return "a minimum" if low > 0 else "a critical point with a flat direction"
 
     def __str__(self):
-        low, high = self.smallest_eigenvalue
+        value, residual = float(self.eigenvalues.value[0]), float(self.eigenvalues.residual[0])
         return (
-            f"{self.kind}, gradient norm {self.gradient_norm:.1e}, smallest eigenvalue in"
-            f" [{low:.3g}, {high:.3g}]"
+            f"{self.kind}, gradient norm {self.gradient_norm:.1e}, smallest eigenvalue {value:.3g}"
+            f" +- {residual:.1e}"
         )
 
 

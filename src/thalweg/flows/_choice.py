@@ -34,8 +34,6 @@ _LARGE = 2_000_000
 _CRUDE_OSCILLATIONS = 3e-4
 # From these tolerances on, a stabilised method alone is cheaper than with a pair beside it.
 _CRUDE = 5e-3
-# Below these tolerances, order four is cheaper than order two.
-ORDER_FOUR = 1.5e-5
 
 
 class _Duo(NamedTuple):
@@ -60,7 +58,7 @@ class _Duo(NamedTuple):
 # Chosen by benchmarks/flow_work_precision.py.
 _DUOS = (
     _Duo(1e-4, diffrax.Bosh3, 1.7, 0.15, RKC2, 2.0, 1.0),
-    _Duo(ORDER_FOUR, diffrax.Tsit5, 2.4, 1.0, RKC2, 2.0, 1.0),
+    _Duo(1.5e-5, diffrax.Tsit5, 2.4, 1.0, RKC2, 2.0, 1.0),
     _Duo(5e-6, diffrax.Tsit5, 2.4, 0.2, RKC4, 4.0, 10.0),
     _Duo(0.0, diffrax.Dopri8, 3.5, 10.0, RKC4, 4.0, 10.0),
 )

@@ -14,16 +14,16 @@ from .._trees import check_params, tree_dtype, tree_norm, tree_size, tree_sub
 from ..objective import Objective
 from ..trajectory import Snapshot, Stats, Status
 from ._base import Flow
-from ._choice import ORDER_FOUR, check_solver, choose_method
+from ._choice import check_solver, choose_method
 from ._cost import cost_is_known
 from ._lean import LeanState
 from ._march import overgrown
 from ._method import MethodState
 
 # The companion solution, whose distance to the solution is the error estimate, has tolerances so
-# much cruder: three to four times the error, at no more than the solution's price. With methods of
-# order two, and over kinks, errors fall more slowly than tolerances.
-_COMPANION, _COMPANION_OF_ORDER_TWO = 4.0, 8.0
+# much cruder: three to four times the error, at no more than the solution's price. With a method of
+# order two, and more so over kinks, errors fall more slowly than tolerances.
+_COMPANION, _COMPANION_OF_ORDER_TWO, _COMPANION_OVER_KINKS = 4.0, 8.0, 12.0
 # What the distance is multiplied with, lest it fall short where the two errors partly cancel.
 _SAFETY = 1.25
 # Where tolerances do not decide (at the start, near a saddle) its steps are longer all the same.
@@ -86,11 +86,10 @@ class Integration:
         self.objective = objective
         self.params = params
         self._max_steps = max_steps
-        order_two = self.kinks.exist or self.rtol >= ORDER_FOUR
-        cruder = _COMPANION_OF_ORDER_TWO if order_two else _COMPANION
+
         # Both have the same interface, each with states of its own kind.
-        methods: Any = (
-            choose_method(
+        def method(factor: float, stride: float) -> Any:
+            return choose_method(
                 flow,
                 solver,
                 factor * self.rtol,
@@ -102,9 +101,13 @@ class Integration:
                 size=tree_size(params),
                 stride=stride,
             )
-            for factor, stride in ((1.0, 1.0), (cruder, _STRIDE))
-        )
-        self._solution, self._companion = methods
+
+        self._solution = method(1.0, 1.0)
+        if self.kinks.exist:
+            cruder = _COMPANION_OVER_KINKS
+        else:
+            cruder = _COMPANION if self._solution.order > 2 else _COMPANION_OF_ORDER_TWO
+        self._companion = method(cruder, _STRIDE)
 
     def initial(self) -> IntegrationState:
         """The state at time 0."""
@@ -125,10 +128,13 @@ class Integration:
         target = self.times[int(state.index)]
         t, solution, status = self._reach(self._solution, state.solution, target)
         _, companion, fallen = self._reach(self._companion, state.companion, t)
-        params = self._params(solution, t)
+        here = self._solution.at(self.objective, self.params, solution, t)
+        solution = self._solution.looked(solution, t)
+        params = self.dynamics.params(here)
         error = float("inf")
         if fallen.ok:
-            error = _SAFETY * self._distance(solution, companion, t)
+            error = _SAFETY * self._distance(solution, companion, here, t)
+            companion = self._companion.looked(companion, t)
         steps = self._solution.accepted(solution)
         size, moved = (float(x) for x in _sizes(params, self.params))
         error += 4 * size * _eps(params) * float(np.sqrt(steps + 1))
@@ -196,10 +202,7 @@ class Integration:
             f" {moved:.2g}: use tighter tolerances.",
         )
 
-    def _params(self, state: Any, t: float) -> PyTree:
-        return self.dynamics.params(self._solution.at(self.objective, self.params, state, t))
-
-    def _distance(self, solution: Any, companion: Any, t: float) -> float:
+    def _distance(self, solution: Any, companion: Any, here: PyTree, t: float) -> float:
         """How far apart the two solutions are at a time or around it, whichever is more.
 
         They may cross, which says nothing about their errors: at other times within the last steps
@@ -212,8 +215,8 @@ class Integration:
         last = min(float(end.t) for end in ends)
         if t < first or first >= last:
             # Before the first steps, or where nothing is kept of the last ones.
-            a, b = (m.at(self.objective, self.params, s, t) for m, s in pairs)
-            return float(_distance(self.dynamics, a, b, longest))
+            there = self._companion.at(self.objective, self.params, companion, t)
+            return float(_distance(self.dynamics, here, there, longest))
         places = jnp.asarray([t, *np.linspace(first, last, _PLACES)])
         return float(_farthest(self.dynamics, marches, ends, places, longest))
 

@@ -65,6 +65,11 @@ class LeanMethod(eqx.Module):
         """The one method."""
         return [self.solver]
 
+    @property
+    def order(self) -> int:
+        """That of the one method."""
+        return 2
+
     def start(self, objective: Objective, params: PyTree[Array]) -> LeanState:
         """Stand at time 0."""
         zero = np.zeros((), tree_dtype(params))
@@ -97,7 +102,7 @@ class LeanMethod(eqx.Module):
             spent += stages
             error = float(_error(y, y1, f, f1, np.asarray(length), self.rtol, self.atol))
             growth = np.log(float(speed1) / float(speed)) if float(speed) > 0 else 0.0
-            excess = max(growth, 0.0) / (self.eagerness * most_growth(2))
+            excess = max(growth, 0.0) / (self.eagerness * most_growth(self.order))
             size = error + excess**3 if np.isfinite(error + excess) else np.inf
             factor = _SAFETY / max(size, 1e-12) ** (1 / 3) if np.isfinite(size) else 0.0
             factor = float(np.clip(factor, _SMALLEST_FACTOR, _LARGEST_FACTOR))
@@ -125,6 +130,10 @@ class LeanMethod(eqx.Module):
     def at(self, objective: Objective, params: PyTree, state: LeanState, t: Any) -> PyTree[Array]:
         """The solution where it stands, which is at the saved time."""
         return state.y
+
+    def looked(self, state: LeanState, t: float) -> LeanState:
+        """The state: to look at it costs nothing."""
+        return state
 
     def early_error(self, params: PyTree, state: LeanState, t: float) -> float:
         """What is added to the distance of two solutions: one step's tolerance.

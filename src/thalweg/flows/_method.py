@@ -45,6 +45,11 @@ class Method(eqx.Module):
         """The candidates, the one that starts first."""
         return [march.solver for march in self.marches]
 
+    @property
+    def order(self) -> int:
+        """The lowest order among the candidates."""
+        return min(m.solver.order(m.term(m.t_end)) or 1 for m in self.marches)
+
     def start(self, objective: Objective, params: PyTree[Array]) -> MethodState:
         """Stand at the flow's first time with the first candidate under way."""
         begin, y, cost = self._beginning(objective, params)
@@ -103,9 +108,17 @@ class Method(eqx.Module):
         """The solution at a time within the last step, or before the first one."""
         march, now = self.now(state)
         t = jnp.asarray(t, now.t.dtype)
+        if bool(t <= 0):
+            return march.flow.initial_state(params)
         if bool(t < state.begin):
             return march.flow.early_state(objective, params, t)
         return march.at(now, t)
+
+    def looked(self, state: MethodState, t: float) -> MethodState:
+        """The state after one `at`, which before the first step costs a series."""
+        march, _ = self.now(state)
+        cost = march.flow.early_cost if 0 < t < float(state.begin) else 0
+        return eqx.tree_at(lambda s: s.evaluations, state, state.evaluations + cost)
 
     def early_error(self, params: PyTree, state: MethodState, t: float) -> float:
         """The error at a time before the first step."""

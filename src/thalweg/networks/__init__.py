@@ -4,22 +4,39 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
-from ._activations import ACTIVATIONS as ACTIVATIONS
-from ._activations import Activation as Activation
-from ._activations import leaky_relu as leaky_relu
-from ._convolutional import Convolutional as Convolutional
-from ._convolutional import convolutional_pooled as convolutional_pooled
-from ._convolutional import convolutional_strided as convolutional_strided
-from ._fully_connected import FullyConnected as FullyConnected
-from ._fully_connected import fully_connected as fully_connected
-from ._initialisations import INITIALISATIONS as INITIALISATIONS
-from ._initialisations import He as He
-from ._initialisations import Initialisation as Initialisation
-from ._initialisations import LeCun as LeCun
-from ._initialisations import NearZero as NearZero
-from ._initialisations import TangentKernel as TangentKernel
-from ._initialisations import UniformFanIn as UniformFanIn
-from ._initialisations import Xavier as Xavier
+from ._activations import ACTIVATIONS, Activation, leaky_relu
+from ._convolutional import Convolutional, convolutional_pooled, convolutional_strided
+from ._fully_connected import FullyConnected, fully_connected
+from ._initialisations import (
+    INITIALISATIONS,
+    He,
+    Initialisation,
+    LeCun,
+    NearZero,
+    TangentKernel,
+    UniformFanIn,
+    Xavier,
+)
+
+__all__ = [
+    "ACTIVATIONS",
+    "INITIALISATIONS",
+    "Activation",
+    "Convolutional",
+    "FullyConnected",
+    "He",
+    "Initialisation",
+    "LeCun",
+    "NearZero",
+    "TangentKernel",
+    "UniformFanIn",
+    "Xavier",
+    "apply",
+    "convolutional_pooled",
+    "convolutional_strided",
+    "fully_connected",
+    "leaky_relu",
+]
 
 
 def apply(network: eqx.Module, inputs: Float[Array, "samples ..."]) -> Float[Array, "samples ..."]:
