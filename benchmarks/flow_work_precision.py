@@ -60,7 +60,7 @@ PROBLEMS = (
         build=lambda folder: digits_problem("squared error"),
         t1=1e3,
         reference=1e-11,
-        ours=(1e-3, 3e-4, 1e-4, 3e-5, 1.4e-5, 1e-5, 1e-6, 1e-7, 3e-8, 1e-8),
+        ours=(1e-3, 3e-4, 2e-4, 1e-4, 3e-5, 1.4e-5, 1e-5, 3e-6, 1e-6, 3e-7, 1e-7, 3e-8, 1e-8),
         theirs={
             diffrax.Heun: (1e-3, 3e-4, *NARROW[1:3], 3e-6, *NARROW[3:], 1e-8),
             diffrax.Bosh3: NARROW[:-1],
@@ -77,7 +77,7 @@ PROBLEMS = (
         build=lambda folder: digits_problem("squared error"),
         t1=1e4,
         reference=1e-9,
-        ours=(1e-3, 3e-4, 1e-4, 3e-5),
+        ours=(1e-3, 3e-4, 2e-4, 1e-4, 3e-5),
         theirs={
             diffrax.Heun: (1e-4, 1e-5),
             diffrax.Bosh3: (1e-4, 1e-5),
@@ -92,7 +92,7 @@ PROBLEMS = (
         build=lambda folder: digits_problem("cross-entropy"),
         t1=1e3,
         reference=1e-12,
-        ours=(1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9),
+        ours=(3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 3e-6, 1e-6, 1e-7, 1e-8, 1e-9),
         theirs={
             **dict.fromkeys(LOW, (1e-2, 1e-3, 1e-4, 1e-5)),
             diffrax.Dopri5: (1e-2, *NARROW, 1e-8),
@@ -108,7 +108,7 @@ PROBLEMS = (
         build=linear_problem,
         t1=10.0,
         reference=1e-11,
-        ours=(1e-3, 1e-4, 1e-5, 1e-6, 1e-7),
+        ours=(1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7),
         theirs={
             **dict.fromkeys(LOW, (1e-4, 1e-5)),
             diffrax.Tsit5: NARROW,

@@ -1,10 +1,33 @@
 """Tests compare against float64 oracles, so 64-bit mode is on for the whole suite."""
 
+import atexit
+import os
+import shutil
+import tempfile
+
 import jax
 import pytest
 
 from .studies import TINY, WILD, write_spec
 
+_SHARED = "JAX_COMPILATION_CACHE_DIR"
+
+
+def _share_compiled_code():
+    """Among test processes and those that tests start, for the length of one run."""
+    if _SHARED not in os.environ:
+        folder = tempfile.mkdtemp(prefix="thalweg-tests-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ[_SHARED] = folder
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+        # JAX has read its environment already.
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+_share_compiled_code()
 jax.config.update("jax_enable_x64", True)
 
 
