@@ -335,6 +335,28 @@ def test_the_response_of_nesterov_flow(damping, argument):
     assert abs(value - exact) <= 1e-13 * max(1, abs(exact))
 
 
+@pytest.mark.parametrize("rtol", [1e-3, 1e-6, 1e-9])
+def test_the_series_of_nesterov_flow_near_an_inflection(rtol):
+    """The Hessian vanishes there, and says nothing about the terms that are left out."""
+    start, times = 1e-5, np.linspace(0.1, 4, 40)
+    acceleration = -np.cos(start) / 4
+    begin = 1e-5
+    solution = solve_ivp(
+        lambda t, y: [y[1], -3 / t * y[1] - np.cos(y[0])],
+        (begin, 4),
+        [start + acceleration * begin**2 / 2, acceleration * begin],
+        t_eval=times,
+        method="DOP853",
+        rtol=1e-12,
+        atol=1e-15,
+    )
+    objective = problems.landscape(lambda p: jnp.sin(p[0]))
+    run = tw.integrate(tw.NesterovFlow(), objective, jnp.array([start]), save_at=times, rtol=rtol)
+    true = np.abs(run.params[:, 0] - solution.y[0])
+    assert np.sum(true > run.error) <= 1
+    assert true.max() < max(200 * rtol, 1e-8)
+
+
 @pytest.mark.parametrize("damping", [0.5, 3.0, 8.0, 300.0])
 @pytest.mark.parametrize("rtol", [1e-3, 1e-6])
 def test_the_singular_start_of_nesterov_flow(damping, rtol):

@@ -8,7 +8,7 @@ import pytest
 
 import thalweg as tw
 from tests.oracles import sliding
-from tests.problems import leaky_network, random_weights, small_data, tanh_network
+from tests.problems import landscape, leaky_network, random_weights, small_data, tanh_network
 
 
 def relu_network(params, inputs):
@@ -213,6 +213,29 @@ def test_sliding_flow_against_closed_form(start, tolerances):
         assert np.all(true <= flow.error)
         errors.append(true.max())
     assert errors[1] < errors[0] / 2
+
+
+@pytest.mark.parametrize(
+    ("value", "exact"),
+    [
+        (lambda p: jnp.sum(jnp.abs(p)), lambda t: np.maximum(1 - t, 0)),
+        (
+            lambda p: jnp.sum((p - 0.5) ** 2 / 2 + jnp.abs(p)),
+            lambda t: np.maximum(1.5 * np.exp(-t) - 0.5, 0),
+        ),
+    ],
+    ids=["abs", "lasso"],
+)
+def test_rest_on_a_kink(value, exact):
+    """The field alternates with period two there, which must not pass for a vanishing error."""
+    times = np.linspace(0, 4, 41)
+    flow = tw.integrate(
+        tw.GradientFlow(), landscape(value), jnp.ones(1), save_at=times, rtol=1e-2, atol=1e-3
+    )
+    true = np.abs(flow.params[:, 0] - exact(times))
+    assert flow.status.ok
+    assert true.max() < 2e-2
+    assert np.mean(true > flow.error) < 0.03
 
 
 @jax.custom_vjp

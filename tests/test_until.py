@@ -1,5 +1,6 @@
 """Flows followed to their limits, and to an error that was asked for."""
 
+import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -130,6 +131,85 @@ def test_saved_times_and_a_latest_time():
     assert late.times[-1] == 50
 
 
+def product():
+    """1/2 (a b - 1)^2, three times: its minima are the hyperbola a b = 1, and a saddle is at 0."""
+    ones = np.ones((3, 1))
+    return tw.Objective(lambda p, x: x * p["a"] * p["b"], tw.losses.squared_error, ones, ones)
+
+
+def pair(a, b):
+    return {"a": jnp.array(a), "b": jnp.array(b)}
+
+
+@pytest.mark.parametrize("start", [[1.0, 0.5], [0.2, 2.0]])
+def test_a_valley_of_minima_is_told_from_a_minimum(start):
+    """Its zero eigenvalue comes out positive by as much as the gradient left allows."""
+    flow = tw.integrate(
+        tw.GradientFlow(), product(), pair(*start), until=tw.until.gradient_norm(1e-10)
+    )
+    assert flow.status.kind == "completed"
+    assert not flow.limit.isolated
+    assert "flat direction" in str(flow.limit)
+    a, b = last(flow).values()
+    difference = start[0] ** 2 - start[1] ** 2
+    exact = np.sqrt((difference + np.sqrt(difference**2 + 4)) / 2)
+    assert np.abs(a * b - 1) < 1e-9
+    assert np.hypot(a - exact, b - 1 / exact) <= flow.error[-1]
+
+
+def test_a_limit_that_round_off_chose_is_not_called_sure():
+    """The exact flow from (1, -1) keeps a = -b and ends in the saddle."""
+    flow = tw.integrate(
+        tw.GradientFlow(), product(), pair(1.0, -1.0), until=tw.until.gradient_norm(1e-10)
+    )
+    assert flow.status.kind == "uncontrolled"
+    assert np.hypot(*last(flow).values()) <= flow.error[-1]
+    assert "may lead elsewhere" in flow.status.message
+
+
+def test_a_gradient_that_cannot_be_reached():
+    flow = tw.integrate(
+        tw.GradientFlow(), product(), pair(1.0, 0.5), until=tw.until.gradient_norm(1e-17)
+    )
+    assert flow.status.kind == "stopped"
+    assert "cannot be reached in this precision" in flow.status.message
+    assert flow.limit is None
+
+
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-10])
+def test_separable_classes_have_no_critical_point(tolerance):
+    objective = tw.Objective(
+        lambda p, x: x @ p, tw.losses.cross_entropy, np.eye(2), np.array([0, 1])
+    )
+    flow = tw.integrate(
+        tw.GradientFlow(), objective, jnp.zeros((2, 2)), until=tw.until.gradient_norm(tolerance)
+    )
+    assert "infinity" in flow.status.message
+    assert "infinity" in str(flow.limit)
+    assert not flow.limit.found
+
+
+def test_what_an_ending_costs_is_counted():
+    seen = []
+
+    def predict(p, x):
+        jax.debug.callback(lambda: seen.append(1))
+        return jnp.sum((p**2 - 1) ** 2) + 0 * x
+
+    counted = tw.Objective(predict, lambda z, y: z[:, 0], [[0.0]], [0.0])
+    options = {"t1": 1e-3, "rtol": 1e-4}
+    costs, calls = [], []
+    for ending in ({}, {"until": tw.until.gradient_norm(1e-12)}):
+        jax.effects_barrier()
+        seen.clear()
+        flow = tw.integrate(tw.GradientFlow(), counted, 0.5 * jnp.ones(2), **options, **ending)
+        jax.effects_barrier()
+        costs.append(flow.stats.gradients + flow.stats.error_gradients)
+        calls.append(len(seen))
+    # A Hessian-vector product counts twice and calls once.
+    assert costs[1] - costs[0] == calls[1] - calls[0] + 1
+
+
 def test_an_infimum_at_infinity_is_no_critical_point():
     objective = landscape(lambda p: jnp.exp(-p[0]))
     arrived = tw.integrate(
@@ -157,6 +237,17 @@ def test_aiming_over_kinks_does_not_overshoot():
     aimed = tw.integrate(tw.GradientFlow(), objective, params, t1=5.0, error=1e-3)
     assert aimed.status.kind == "completed"
     assert 1e-5 < aimed.error[-1] <= 1e-3
+
+
+def test_an_attempt_that_came_to_the_end_is_kept():
+    """The finer one runs out of steps."""
+    objective = landscape(lambda p: jnp.sum((p**2 - 1) ** 2) / 4)
+    options = {"t1": 12.0, "error": 1e-5, "max_steps": 300, "solver": diffrax.Heun()}
+    flow = tw.integrate(tw.GradientFlow(), objective, jnp.array([1e-3]), **options)
+    assert flow.status.kind == "uncontrolled"
+    assert flow.times[-1] == 12.0
+    assert "max_steps" in flow.status.message
+    assert flow.stats.error_gradients > flow.stats.gradients
 
 
 def test_an_error_out_of_reach():

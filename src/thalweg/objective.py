@@ -68,6 +68,11 @@ class Objective(eqx.Module):
         params: PyTree | None = None,
     ):
         for field, function in (("predict", predict), ("loss", loss)):
+            if isinstance(function, type):
+                name = function.__name__
+                raise TypeError(
+                    f"{field}: expected a function, got the class {name}; pass an instance of it."
+                )
             if not callable(function):
                 raise TypeError(f"{field}: expected a function, got {type(function).__name__}.")
         self.predict = predict
@@ -104,7 +109,7 @@ class Objective(eqx.Module):
 
     def value(self, params: PyTree) -> Float[Array, ""]:
         """f(theta)."""
-        return self._mean(lambda x, y: jnp.sum(self._losses(params, x, y)))
+        return self.mean_of_sums(lambda x, y: jnp.sum(self._losses(params, x, y)))
 
     def gradient(self, params: PyTree) -> PyTree:
         """The gradient of f, with the structure of `params`. Costs 1 gradient."""
@@ -112,7 +117,7 @@ class Objective(eqx.Module):
 
     def value_and_gradient(self, params: PyTree) -> tuple[Float[Array, ""], PyTree]:
         """f(theta) and its gradient, for the price of the gradient."""
-        return self._mean(
+        return self.mean_of_sums(
             lambda x, y: jax.value_and_grad(lambda p: jnp.sum(self._losses(p, x, y)))(params)
         )
 
@@ -131,7 +136,7 @@ class Objective(eqx.Module):
 
             return jax.grad(total)(params)
 
-        return self._mean(batch)
+        return self.mean_of_sums(batch)
 
     def along(self, displacement: PyTree) -> "Segment":
         """The same landscape, with every gradient the mean over a segment: see `mean_gradient`."""
@@ -176,7 +181,7 @@ class Objective(eqx.Module):
             gradient = jax.grad(lambda p: jnp.sum(self._losses(p, x, y)))
             return jax.jvp(gradient, (params,), (vector,))[1]
 
-        return self._mean(batch)
+        return self.mean_of_sums(batch)
 
     def gnvp(self, params: PyTree, vector: PyTree) -> PyTree:
         """Gauss-Newton-vector product: the Hessian without the curvature of the network."""
@@ -187,7 +192,7 @@ class Objective(eqx.Module):
             curved = jax.jvp(loss_gradient, (predictions,), (push(vector),))[1]
             return jax.linear_transpose(push, params)(curved)[0]
 
-        return self._mean(batch)
+        return self.mean_of_sums(batch)
 
     def jvp(self, params: PyTree, vector: PyTree) -> Float[Array, "samples ..."]:
         """Jacobian-vector product: the change of all predictions along `vector`."""
@@ -209,6 +214,13 @@ class Objective(eqx.Module):
                 f"cotangent: shape {cotangent.shape} does not fit {self.samples} samples."
             )
         return self._sum(batch, cotangent)
+
+    def mean_of_sums(self, batch: Callable[[Array, Array], PyTree]) -> PyTree:
+        """The mean over samples of anything that `batch(inputs, targets)` sums up for some of them.
+
+        Every mean above is one of these; micro-batches are split and brought together in here.
+        """
+        return jax.tree.map(lambda total: total / self.samples, self._sum(batch, self.targets))
 
     def check(self, params: PyTree) -> None:
         """Evaluate once and refuse what would make every later number meaningless.
@@ -271,9 +283,6 @@ class Objective(eqx.Module):
                 f" {predictions.shape[:1]}."
             )
         return losses
-
-    def _mean(self, batch: Callable[[Array, Array], PyTree]) -> PyTree:
-        return jax.tree.map(lambda total: total / self.samples, self._sum(batch, self.targets))
 
     # The two methods below are the only places where samples are split and brought together
     # again: whoever shards the data over devices has to look nowhere else.

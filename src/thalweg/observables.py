@@ -152,7 +152,7 @@ def observe(
     Returns the trajectory with the values added to `observables` under the names given, each with
     a leading axis of saved times. `objective` defaults to the trajectory's own.
 
-    **Raises:** ValueError without an objective, or for a name that is taken.
+    **Raises:** ValueError without an objective, or for a name that is taken; TypeError for a class.
     """
     objective = trajectory.objective if objective is None else objective
     if objective is None:
@@ -161,6 +161,8 @@ def observe(
     for name, observable in observables.items():
         if name in added:
             raise ValueError(f"{name}: the trajectory has an observable of this name already.")
+        if isinstance(observable, type):
+            raise TypeError(f"{name}: got the class {observable.__name__}; pass an instance of it.")
         added[name] = _along(trajectory, objective, observable)
     return eqx.tree_at(lambda t: t.observables, trajectory, added)
 

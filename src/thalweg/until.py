@@ -27,6 +27,13 @@ _LONGEST_JUMP, _VALLEY_JUMP = 0.05, 1e-4
 _HARDLY = 1e-6
 _EIGENVALUES = 4
 _SHIFT = 0.1
+# What Newton's method makes of the gradient at the least where it converges; towards infinity each
+# step makes of an exponential 1/e of it.
+_CONVERGES = 0.1
+# A point stands alone if the gradient left there moves it by no more than this part of its size.
+_ALONE = 1e-3
+# An error above this part of the way there says nothing about where the flow leads.
+_LARGEST_ERROR = 0.5
 
 
 class CriticalPoint(eqx.Module):
@@ -36,6 +43,10 @@ class CriticalPoint(eqx.Module):
     - `index`: how many eigenvalues of the Hessian are negative without doubt, counted up to 4.
     - `eigenvalues`: the smallest ones, with residuals.
     - `jump`: the distance from where the flow was left to here, `newton_steps` of Newton's method.
+    - `found`: whether a critical point is near at all. The gradient also falls, without one, on the
+        way to infinity.
+    - `isolated`: whether the smallest eigenvalue is positive beyond what the gradient left makes
+        uncertain. A zero eigenvalue, along a valley of minima, comes out positive by as much.
     """
 
     gradient_norm: float
@@ -43,6 +54,8 @@ class CriticalPoint(eqx.Module):
     eigenvalues: Eigenvalues
     jump: float
     newton_steps: int
+    found: bool
+    isolated: bool
 
     @property
     def smallest_eigenvalue(self) -> tuple[float, float]:
@@ -51,11 +64,12 @@ class CriticalPoint(eqx.Module):
 
     @property
     def kind(self) -> str:
-        """In words: minimum, degenerate or saddle."""
-        low, _ = self.smallest_eigenvalue
+        """In words: minimum, degenerate or saddle, or none."""
         if self.index:
             return f"a saddle of index {self.index}" + (" or more" if self.index >= 4 else "")
-        return "a minimum" if low > 0 else "a critical point with a flat direction"
+        if not self.found:
+            return "no critical point (the infimum may lie at infinity)"
+        return "a minimum" if self.isolated else "a critical point with a flat direction"
 
     def __str__(self):
         value, residual = float(self.eigenvalues.value[0]), float(self.eigenvalues.residual[0])
@@ -73,10 +87,11 @@ class GradientNorm:
         self.tolerance = float(tolerance)
         self._last = math.inf
 
-    def start(self, objective: Objective, params: PyTree) -> None:
-        """Forget earlier flows."""
+    def start(self, objective: Objective, params: PyTree) -> int:
+        """Forget earlier flows. Costs a gradient."""
         self._first = params
         self._last = float(_gradient_norm(objective, params))
+        return 1
 
     def __call__(self, objective: Objective, params: PyTree, error: float, rate: float) -> Arrival:
         """Whether the flow is where it is going, or so near that Newton's method finds the place.
@@ -93,8 +108,10 @@ class GradientNorm:
         jump = float(tree_norm(tree_sub(point, params)))
         moved = float(tree_norm(tree_sub(params, self._first)))
         # Whoever starts at a critical point has not moved.
-        reach = _LONGEST_JUMP * moved + _HARDLY * float(tree_norm(params))
-        near = jump <= reach and final <= self.tolerance
+        hardly = _HARDLY * float(tree_norm(params))
+        reach = _LONGEST_JUMP * moved + hardly
+        converges = final <= _CONVERGES * norm or jump <= hardly
+        near = jump <= reach and final <= self.tolerance and converges
         if arrived and not near:
             point, final, steps, jump = params, norm, 0, 0.0
         elif not near:
@@ -106,11 +123,13 @@ class GradientNorm:
         if index and not arrived:
             # The flow is passing a saddle.
             return Arrival(cost=cost)
-        limit = CriticalPoint(final, index, found, jump, steps)
-        low, _ = limit.smallest_eigenvalue
-        if low <= 0 and jump > _VALLEY_JUMP * moved and not arrived:
+        size = float(tree_norm(point))
+        low = float(found.lower[0])
+        isolated = near and low > 0 and final <= _ALONE * low * max(size, moved)
+        limit = CriticalPoint(final, index, found, jump, steps, near or index > 0, isolated)
+        if not isolated and jump > _VALLEY_JUMP * moved and not arrived:
             return Arrival(cost=cost)
-        if not near and index == 0:
+        if not limit.found:
             message = (
                 f"the gradient norm fell to {norm:.1e}, but no critical point is near: the"
                 " infimum may lie at infinity."
@@ -120,10 +139,14 @@ class GradientNorm:
         # An isolated critical point is where it is, however the flow came near it; along a valley
         # the flow's own error stays, and it may lead elsewhere by as much as the jump.
         eps = float(jnp.finfo(tree_dtype(params)).eps)
-        rounding = 4 * eps * float(tree_norm(point))
-        isolated = low > 0 and near
-        uncertainty = final / low if isolated else error + jump
-        return Arrival(point, limit, uncertainty + rounding, cost, message)
+        error = final / low if isolated else error + jump
+        controlled = isolated or moved == 0 or error <= _LARGEST_ERROR * moved
+        if not controlled:
+            message += (
+                f" The error, {error:.2g}, is not small against the way there, {moved:.2g}: the"
+                " exact flow may lead elsewhere. Use tighter tolerances."
+            )
+        return Arrival(point, limit, error + 4 * eps * size, cost, message, controlled)
 
     def _newton(self, objective, params, norm, rate):
         """Newton's method, as long as it makes the gradient smaller.

@@ -27,19 +27,21 @@ class Flow(eqx.Module):
     def initial_state(self, params: PyTree) -> PyTree:
         """The state at time 0: the parameters, at rest."""
 
-    def first_time(self, objective: Objective, params: PyTree, tolerance: Any) -> Any:
+    def first_time(self, objective: Objective, params: PyTree, tolerance: Any, latest: Any) -> Any:
         """When integration starts, for a flow that is singular at time 0; until then `early_state`.
 
-        `tolerance` is an acceptable Euclidean distance to the exact flow. Costs `early_cost`.
+        `tolerance` is an acceptable Euclidean distance to the exact flow, `latest` an upper limit.
+        Costs `first_cost`, with the state at that time.
         """
         return jnp.zeros((), tree_dtype(params))
 
     def early_state(self, objective: Objective, params: PyTree, t: Any) -> PyTree:
-        """The state at a time up to `first_time`."""
+        """The state at a time up to `first_time`. Costs `early_cost`."""
         return self.initial_state(params)
 
-    # Gradient-equivalents that finding the first time takes.
+    # Gradient-equivalents.
     early_cost: ClassVar[int] = 0
+    first_cost: ClassVar[int] = 0
 
     @abc.abstractmethod
     def params(self, state: PyTree) -> PyTree:

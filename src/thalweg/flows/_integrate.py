@@ -53,8 +53,8 @@ def integrate(
 
     **Returns:** a `Trajectory` whose `error` is, at every saved time, the estimated Euclidean
     distance to the exact flow: 1.25 times the distance to a second solution at four times the
-    tolerances (eight where a method of order two is used, twelve for networks with kinks), which
-    exceeds the error if the second solution's error is at least 1.8 times it.
+    tolerances (eight where a method of order two is used, and over kinks), which exceeds the
+    error if the second solution's error is at least 1.8 times it.
     A flow that ends early (status "diverged" or "stopped") has the point it reached as last row.
     The status "uncontrolled" says that the error reported is larger than was asked for, or more
     than half the distance that the flow went.

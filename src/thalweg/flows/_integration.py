@@ -21,9 +21,9 @@ from ._march import overgrown
 from ._method import MethodState
 
 # The companion solution, whose distance to the solution is the error estimate, has tolerances so
-# much cruder: three to four times the error, at no more than the solution's price. With a method of
-# order two, and more so over kinks, errors fall more slowly than tolerances.
-_COMPANION, _COMPANION_OF_ORDER_TWO, _COMPANION_OVER_KINKS = 4.0, 8.0, 12.0
+# much cruder: three to four times the error, at no more than the solution's price. With methods of
+# order two, and over kinks, errors fall more slowly than tolerances.
+_COMPANION, _COMPANION_OF_ORDER_TWO = 4.0, 8.0
 # What the distance is multiplied with, lest it fall short where the two errors partly cancel.
 _SAFETY = 1.25
 # Where tolerances do not decide (at the start, near a saddle) its steps are longer all the same.
@@ -103,10 +103,8 @@ class Integration:
             )
 
         self._solution = method(1.0, 1.0)
-        if self.kinks.exist:
-            cruder = _COMPANION_OVER_KINKS
-        else:
-            cruder = _COMPANION if self._solution.order > 2 else _COMPANION_OF_ORDER_TWO
+        order_two = self.kinks.exist or self._solution.order <= 2
+        cruder = _COMPANION_OF_ORDER_TWO if order_two else _COMPANION
         self._companion = method(cruder, _STRIDE)
 
     def initial(self) -> IntegrationState:
@@ -287,6 +285,8 @@ def _checked_tolerances(
         raise ValueError(
             f"rtol: {rtol:g} is more than {dtype} can give; use at least {10 * eps:.1g}{remedy}."
         )
+    if rtol >= 1:
+        raise ValueError(f"rtol: {rtol:g} asks for no digit at all; must be less than 1.")
     if atol is None:
         atol = rtol / 100
     check_positive(atol, "atol")

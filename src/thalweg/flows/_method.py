@@ -73,7 +73,7 @@ class Method(eqx.Module):
             # Kinks may lie closer than a series reaches.
             return jnp.zeros((), march.rtol.dtype), flow.initial_state(params), 0
         begin, y = _early(flow, objective, params, march)
-        return begin, y, flow.early_cost
+        return begin, y, flow.first_cost
 
     @property
     def averages(self) -> bool:
@@ -123,7 +123,9 @@ class Method(eqx.Module):
     def early_error(self, params: PyTree, state: MethodState, t: float) -> float:
         """The error at a time before the first step."""
         begin = float(state.begin)
-        return float(_scale(params, self.marches[0])) * (t / begin) ** 6 if t < begin else 0.0
+        if begin == 0 or t > begin:
+            return 0.0
+        return float(_scale(params, self.marches[0])) * (t / begin) ** 6
 
     def evaluations(self, state: MethodState) -> int:
         """What was spent so far by all marches, in evaluations of the vector field."""
@@ -183,7 +185,7 @@ def _scale(params, march):
 def _early(flow, objective, params, march):
     tolerance = _scale(params, march).astype(tree_dtype(params))
     # The companion begins twice as late as the solution, with 64 times the error.
-    first = march.eagerness / 2 * flow.first_time(objective, params, tolerance)
-    begin = jnp.minimum(first, march.longest)
+    first = flow.first_time(objective, params, tolerance, march.longest)
+    begin = jnp.minimum(march.eagerness / 2 * first, march.longest)
     begin = begin.astype(march.rtol.dtype)
     return begin, flow.early_state(objective, params, begin)

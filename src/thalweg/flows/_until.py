@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from .._trees import tree_dtype, tree_norm
+from .._trees import tree_dtype, tree_norm, tree_sub
 from ..objective import Objective
 from ..trajectory import Snapshot, Status, Trajectory
 from ._integration import Integration
@@ -16,6 +16,10 @@ from ._integration import Integration
 # Between two looks at where the flow is, time grows by this factor.
 _STRIDE = 1.5
 _MOST_LOOKS = 400
+# What finding the scale of time costs: a gradient and a Hessian-vector product.
+_LOOKING = 3
+# After so many looks without a change beyond rounding, nothing more will happen.
+_RESTS = 6
 
 
 class Arrival(eqx.Module):
@@ -26,6 +30,7 @@ class Arrival(eqx.Module):
     error: float = 0.0
     cost: int = 0
     message: str = ""
+    controlled: bool = True
 
     @property
     def final(self) -> bool:
@@ -37,8 +42,8 @@ class Arrival(eqx.Module):
 class Ending(Protocol):
     """Decides where a flow has arrived: see `thalweg.until`."""
 
-    def start(self, objective: Objective, params: PyTree) -> None:
-        """Called once, with where the flow begins."""
+    def start(self, objective: Objective, params: PyTree) -> int:
+        """Called once, with where the flow begins; returns what it cost in gradients."""
         ...
 
     def __call__(self, objective: Objective, params: PyTree, error: float, rate: float) -> Arrival:
@@ -60,9 +65,9 @@ def follow_until(
     times = _looks(objective, params, t1)
     times = np.union1d(times, wanted[wanted <= times[-1]])
     run = Integration(flow, objective, params, save_at=times, **options)
-    ending.start(objective, run.params)
-    state, rows, cost = run.initial(), [], 0
-    arrival = Arrival()
+    cost = _LOOKING + (ending.start(objective, run.params) or 0)
+    state, rows = run.initial(), []
+    arrival, before, resting = Arrival(), run.params, 0
     last: Snapshot | None = None
     while not run.finished(state):
         state, last = run.advance(state)
@@ -73,7 +78,9 @@ def follow_until(
         rate = last.time ** (-1 if flow.real_spectrum else -2)
         arrival = ending(objective, last.params, float(last.error or 0.0), rate)
         cost += arrival.cost
-        if arrival.final:
+        resting = resting + 1 if _same(last.params, before) else 0
+        before = last.params
+        if arrival.final or resting >= _RESTS:
             break
     assert last is not None
     if rows and rows[-1] is last:
@@ -84,13 +91,26 @@ def follow_until(
             params=arrival.params,
             loss=float(objective.value(arrival.params)),
             error=arrival.error,
-            status=Status("completed", arrival.message),
+            status=Status("completed" if arrival.controlled else "uncontrolled", arrival.message),
         )
+    elif resting >= _RESTS:
+        message = (
+            f"the flow is at rest up to rounding since t = {last.time / _STRIDE**_RESTS:.3g}, but"
+            " its gradient norm stays above the tolerance, which cannot be reached in this"
+            " precision."
+        )
+        last = replace(last, status=Status("stopped", message, time=last.time))
     elif last.status.ok:
         message = f"the gradient did not fall to the tolerance by t = {last.time:.6g}."
         last = replace(last, status=Status("stopped", message, time=last.time))
     last = replace(last, stats=replace(last.stats, gradients=last.stats.gradients + cost))
     return replace(Trajectory.from_snapshots([*rows, last], run), limit=arrival.limit)
+
+
+def _same(params: PyTree, before: PyTree) -> bool:
+    """Whether two points differ by no more than rounding."""
+    eps = float(jnp.finfo(tree_dtype(params)).eps)
+    return float(tree_norm(tree_sub(params, before))) <= 8 * eps * float(tree_norm(params))
 
 
 def _looks(objective, params, t1) -> np.ndarray:

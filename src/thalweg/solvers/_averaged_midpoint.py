@@ -23,6 +23,8 @@ _FRESH = 0.2
 # A change so many times the running mean counts in full. Above sqrt(2), which it is where the field
 # alternates.
 _SURPRISE = 2.0
+# The share of what the field alternates by from step to step that counts as an error.
+_SWING = 0.1
 
 
 def no_average(args: PyTree, displacement: PyTree[Array]) -> PyTree:
@@ -135,8 +137,14 @@ class AveragedMidpoint(diffrax.AbstractAdaptiveSolver[AveragedState]):
         level = jnp.where(past.older_length > 0, mean, rate)
         # One that is far beyond the mean is an event (sliding begins), and may not hide in it.
         counted = jnp.where(rate > _SURPRISE * past.level, rate, level)
-        smoothed = counted / jnp.where(rate > 0, rate, 1)
-        y_error = jax.tree.map(lambda e: smoothed.astype(e.dtype) * e, change)
+        # Alternation does harm where there is nothing else: at rest on a kink it has period two,
+        # and grows with the step.
+        swing = tree_sub(k, ahead)
+        counted = jnp.maximum(counted, _SWING * tree_norm(swing) / length)
+        shape = jax.tree.map(lambda a, b: jnp.where(rate > 0, a, b), change, swing)
+        size = tree_norm(shape) / length
+        smoothed = counted / jnp.where(size > 0, size, 1)
+        y_error = jax.tree.map(lambda e: smoothed.astype(e.dtype) * e, shape)
         dense_info: dict[str, Any] = {"y0": y0, "y1": y1, "k0": k0}
         state = AveragedState(slope, length, past.slope, past.length, level)
         return y1, y_error, dense_info, state, diffrax.RESULTS.successful
