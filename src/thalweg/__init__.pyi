@@ -2,6 +2,7 @@
 
 from . import curvature as curvature
 from . import datasets as datasets
+from . import linear_networks as linear_networks
 from . import losses as losses
 from . import networks as networks
 from . import observables as observables
@@ -9,7 +10,9 @@ from . import solvers as solvers
 from . import study as study
 from . import until as until
 from .closeness import Comparison as Comparison
+from .closeness import FirstOrderLaw as FirstOrderLaw
 from .closeness import compare as compare
+from .closeness import predicted_distance as predicted_distance
 from .curvature import Eigenvalues as Eigenvalues
 from .curvature import ExtremeEigenvalues as ExtremeEigenvalues
 from .curvature import extreme_eigenvalues as extreme_eigenvalues

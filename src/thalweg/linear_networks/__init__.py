@@ -1,0 +1,7 @@
+"""Deep linear networks: their exact flow, balanced layers, the flow of their product."""
+
+from ._balanced import balanced, end_to_end, imbalance
+from ._end_to_end_flow import EndToEndFlow
+from ._exact_flow import exact_flow
+
+__all__ = ["EndToEndFlow", "balanced", "end_to_end", "exact_flow", "imbalance"]
