@@ -5,6 +5,7 @@ samples is taken by [`thalweg.Objective`][]. Any plain function of that form wor
 """
 
 import abc
+import math
 from typing import ClassVar
 
 import equinox as eqx
@@ -15,9 +16,13 @@ from jaxtyping import Array, Float
 
 
 class Loss(eqx.Module):
-    """A per-sample loss that can say whether targets fit predictions."""
+    """A per-sample loss, convex in the prediction, that can say whether targets fit predictions."""
 
     name: ClassVar[str]
+    # The largest eigenvalue that its Hessian with respect to a prediction has anywhere, and the
+    # norm that its gradient does not exceed.
+    smoothness: ClassVar[float]
+    steepness: ClassVar[float]
 
     @abc.abstractmethod
     def __call__(
@@ -34,6 +39,8 @@ class SquaredError(Loss):
     """Half the squared Euclidean distance, `1/2 |prediction - target|^2`, summed over outputs."""
 
     name: ClassVar[str] = "squared error"
+    smoothness: ClassVar[float] = 1.0
+    steepness: ClassVar[float] = math.inf
 
     def __call__(self, predictions, targets):
         if predictions.shape != targets.shape:
@@ -59,6 +66,10 @@ class CrossEntropy(Loss):
     """
 
     name: ClassVar[str] = "cross-entropy"
+    # `v^T (diag(p) - p p^T) v` is the variance of a number that is v_i with probability p_i: at
+    # most a quarter of `(max v - min v)^2`, which is at most `2 |v|^2`.
+    smoothness: ClassVar[float] = 0.5
+    steepness: ClassVar[float] = math.sqrt(2.0)
 
     def __call__(self, predictions, targets):
         log_probabilities = jax.nn.log_softmax(predictions, axis=-1)

@@ -5,7 +5,12 @@ import jax
 from jaxtyping import Array, Float
 
 from ._activations import ACTIVATIONS, Activation, leaky_relu
-from ._convolutional import Convolutional, convolutional_pooled, convolutional_strided
+from ._convolutional import (
+    Convolutional,
+    convolutional,
+    convolutional_pooled,
+    convolutional_strided,
+)
 from ._fully_connected import FullyConnected, fully_connected
 from ._initialisations import (
     INITIALISATIONS,
@@ -32,6 +37,7 @@ __all__ = [
     "UniformFanIn",
     "Xavier",
     "apply",
+    "convolutional",
     "convolutional_pooled",
     "convolutional_strided",
     "fully_connected",

@@ -1,6 +1,7 @@
-"""The two convolutional networks of Elkabetz and Cohen (2021)."""
+"""Convolutional networks, among them the two of Elkabetz and Cohen (2021)."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 
 import equinox as eqx
@@ -14,20 +15,22 @@ from ._initialisations import UniformFanIn, Xavier
 from ._layers import Convolution, Dense, as_sample, max_pool
 
 _KERNEL = 5
+# Only the first convolution of the published networks is padded: 28 x 28 then counts as 32 x 32.
+_FIRST_PADDING = 2
 
 
 class Convolutional(eqx.Module):
     """Convolutions, each followed by the activation (and pooling), then dense layers.
 
-    Takes one image, flat or `(side, side)` or `(1, side, side)`. Its only leaves are weights and
-    biases.
+    Takes one image of `shape` (channels first), or with as many numbers in another one. Its only
+    leaves are weights and biases.
     """
 
     convolutions: tuple[Convolution, ...]
     layers: tuple[Dense, ...]
     activation: Activation = eqx.field(static=True)
     pool: int = eqx.field(static=True)
-    shape: tuple[int, int, int] = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True)
 
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "outputs"]:
         x = as_sample(x, self.shape)
@@ -37,6 +40,49 @@ class Convolutional(eqx.Module):
         for layer in self.layers[:-1]:
             x = self.activation(layer(x))
         return self.layers[-1](x)
+
+
+def convolutional(
+    shape: Sequence[int],
+    *,
+    channels: Sequence[int],
+    kernel: int,
+    stride: int = 1,
+    padding: int = 0,
+    pool: int = 1,
+    widths: Sequence[int] = (),
+    outputs: int,
+    activation: str | Activation | Callable[[Array], Array] = "relu",
+    bias: bool = False,
+    key: PRNGKeyArray,
+) -> Convolutional:
+    """A convolutional network on signals or images.
+
+    Convolutions start uniform on +-1/sqrt(fan_in), dense layers from Xavier's law.
+
+    **Arguments:**
+
+    - `shape`: that of one sample, `(channels, length)` or `(channels, height, width)`.
+    - `channels`: the channels after each convolution.
+    - `kernel`, `stride`, `padding`: of each convolution, alike in all directions; zeros are padded
+        on both sides.
+    - `pool`: the size of the squares whose maximum is taken after each convolution, 1 for none.
+    - `widths`: the widths of the hidden dense layers.
+    - `outputs`: the number of outputs.
+    - `activation`: as in `fully_connected`.
+    - `bias`: whether layers have biases. Without, and with ReLU, the network is homogeneous.
+    - `key`: the PRNG key for the weights.
+
+    **Raises:** ValueError for a sample too small, sizes that are not positive integers, or an
+    unknown activation.
+    """
+    check_positive_integers(tuple(shape), "shape")
+    if len(shape) < 2:
+        raise ValueError(f"shape: expected channels and sides of one sample, got {tuple(shape)}.")
+    paddings = [padding] * len(tuple(channels))
+    return _convolutional(
+        shape, outputs, channels, widths, activation, kernel, stride, paddings, pool, bias, key
+    )
 
 
 def convolutional_strided(
@@ -65,7 +111,7 @@ def convolutional_strided(
     **Raises:** ValueError for an image too small, sizes that are not positive integers, or an
     unknown activation.
     """
-    return _convolutional(side, outputs, channels, widths, activation, 2, 1, False, key)
+    return _published(side, outputs, channels, widths, activation, 2, 1, False, key)
 
 
 def convolutional_pooled(
@@ -88,7 +134,7 @@ def convolutional_pooled(
     **Raises:** ValueError for an image too small, sizes that are not positive integers, or an
     unknown activation.
     """
-    return _convolutional(side, outputs, channels, widths, activation, 1, 2, True, key)
+    return _published(side, outputs, channels, widths, activation, 1, 2, True, key)
 
 
 class _XavierWithBias(Xavier):
@@ -98,50 +144,64 @@ class _XavierWithBias(Xavier):
         return UniformFanIn().bias(key, size, fan_in)
 
 
-def _convolutional(side, outputs, channels, widths, activation, stride, pool, bias, key):
+def _published(side, outputs, channels, widths, activation, stride, pool, bias, key):
+    check_positive_integers((side,), "side")
+    paddings = [_FIRST_PADDING, *[0] * len(tuple(channels))][: len(tuple(channels))]
+    shape = (1, side, side)
+    return _convolutional(
+        shape, outputs, channels, widths, activation, _KERNEL, stride, paddings, pool, bias, key
+    )
+
+
+def _convolutional(
+    shape, outputs, channels, widths, activation, kernel, stride, paddings, pool, bias, key
+):
     for field, sizes in (
-        ("side", (side,)),
         ("outputs", (outputs,)),
         ("channels", tuple(channels)),
+        ("kernel", (kernel,)),
+        ("stride", (stride,)),
+        ("pool", (pool,)),
         ("widths", tuple(widths)),
     ):
         check_positive_integers(sizes, field)
 
     def sides(side):
         return itertools.accumulate(
-            range(len(channels)),
-            lambda now, i: ((now + 2 * _padding(i) - _KERNEL) // stride + 1) // pool,
+            paddings,
+            lambda now, padding: ((now + 2 * padding - kernel) // stride + 1) // pool,
             initial=side,
         )
 
-    *_, last = sides(side)
-    if last < 1:
-        smallest = next(s for s in itertools.count(side) if min(sides(s)) >= 1)
+    inputs, *image = shape
+    last = [list(sides(side))[-1] for side in image]
+    if min(last) < 1:
+        small = min(image)
+        smallest = next(s for s in itertools.count(small) if min(sides(s)) >= 1)
         raise ValueError(
-            f"side: images of {side} x {side} are too small for this network, which needs at least"
-            f" {smallest} x {smallest}."
+            f"{'side' if len(image) == 2 else 'shape'}: images of"
+            f" {' x '.join(map(str, image))} are too small for this network, which needs at least"
+            f" {' x '.join([str(smallest)] * len(image))}."
         )
     keys = iter(jr.split(key, len(channels) + len(widths) + 1))
     convolutions = tuple(
         Convolution(
             before,
             after,
-            _KERNEL,
+            kernel,
+            dimensions=len(image),
             stride=stride,
-            padding=_padding(i),
+            padding=padding,
             bias=bias,
             init=UniformFanIn(),
             key=next(keys),
         )
-        for i, (before, after) in enumerate(itertools.pairwise((1, *channels)))
+        for padding, (before, after) in zip(
+            paddings, itertools.pairwise((inputs, *channels)), strict=True
+        )
     )
-    sizes = ((1, *channels)[-1] * last**2, *widths, outputs)
+    sizes = ((inputs, *channels)[-1] * math.prod(last), *widths, outputs)
     layers = tuple(
         Dense(a, b, bias, _XavierWithBias(), next(keys)) for a, b in itertools.pairwise(sizes)
     )
-    return Convolutional(convolutions, layers, find_activation(activation), pool, (1, side, side))
-
-
-def _padding(convolution: int) -> int:
-    """Only the first convolution is padded: 28 x 28 images then count as 32 x 32."""
-    return 2 if convolution == 0 else 0
+    return Convolutional(convolutions, layers, find_activation(activation), pool, tuple(shape))

@@ -36,9 +36,9 @@ class Dense(eqx.Module):
 
 
 class Convolution(eqx.Module):
-    """A two-dimensional convolution (cross-correlation, as everywhere in this field)."""
+    """A convolution in one or more dimensions (cross-correlation, as everywhere in this field)."""
 
-    weight: Float[Array, "outputs inputs kernel kernel"]
+    weight: Float[Array, "outputs inputs *kernel"]
     bias: Float[Array, "outputs"] | None
     stride: int = eqx.field(static=True)
     padding: int = eqx.field(static=True)
@@ -49,6 +49,7 @@ class Convolution(eqx.Module):
         outputs: int,
         kernel: int,
         *,
+        dimensions: int = 2,
         stride: int = 1,
         padding: int = 0,
         bias: bool,
@@ -56,28 +57,35 @@ class Convolution(eqx.Module):
         key: PRNGKeyArray,
     ):
         weight_key, bias_key = jr.split(key)
-        fan_in, fan_out = inputs * kernel**2, outputs * kernel**2
-        self.weight = init.weight(weight_key, (outputs, inputs, kernel, kernel), fan_in, fan_out)
+        fan_in, fan_out = inputs * kernel**dimensions, outputs * kernel**dimensions
+        shape = (outputs, inputs, *[kernel] * dimensions)
+        self.weight = init.weight(weight_key, shape, fan_in, fan_out)
         self.bias = init.bias(bias_key, outputs, fan_in) if bias else None
         self.stride = stride
         self.padding = padding
 
-    def __call__(self, x: Float[Array, "inputs height width"]) -> Float[Array, "outputs _ _"]:
+    @property
+    def dimensions(self) -> int:
+        """Of an image: 1 for a signal, 2 for a picture."""
+        return self.weight.ndim - 2
+
+    def __call__(self, x: Float[Array, "inputs *image"]) -> Float[Array, "outputs *_"]:
         y = jax.lax.conv_general_dilated(
             x[None],
             self.weight,
-            window_strides=(self.stride, self.stride),
-            padding=[(self.padding, self.padding)] * 2,
+            window_strides=[self.stride] * self.dimensions,
+            padding=[(self.padding, self.padding)] * self.dimensions,
         )[0]
-        return y if self.bias is None else y + self.bias[:, None, None]
+        return y if self.bias is None else y + jnp.expand_dims(self.bias, range(1, y.ndim))
 
 
-def max_pool(x: Float[Array, "channels height width"], size: int) -> Float[Array, "channels _ _"]:
-    """The largest value in each `size` x `size` square; a remainder at the border is dropped."""
-    channels, height, width = x.shape
-    rows, columns = height // size, width // size
-    squares = x[:, : rows * size, : columns * size].reshape(channels, rows, size, columns, size)
-    return jnp.max(squares, axis=(2, 4))
+def max_pool(x: Float[Array, "channels *image"], size: int) -> Float[Array, "channels *_"]:
+    """The largest value in each square of this size; a remainder at the border is dropped."""
+    channels, *sides = x.shape
+    counts = [side // size for side in sides]
+    whole = x[(slice(None), *[slice(count * size) for count in counts])]
+    squares = whole.reshape(channels, *[n for count in counts for n in (count, size)])
+    return jnp.max(squares, axis=tuple(range(2, squares.ndim, 2)))
 
 
 def as_sample(x: Float[Array, "..."], shape: tuple[int, ...]) -> Float[Array, "..."]:

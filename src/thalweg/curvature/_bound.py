@@ -1,0 +1,267 @@
+"""Bounds on the eigenvalues of the Hessian from norms of weights alone."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from .._checks import check_positive
+from .._trees import tree_dtype
+from ..losses import Loss
+from ..objective import Objective
+from ._chain import bias_size, chain_of, layer_gain, layer_norm, probes_of, signals
+from ._eigenvalues import Eigenvalues
+
+# What rounding may take away, in units of the last place.
+_ROUNDING = 1e3
+
+
+class CurvatureBound(eqx.Module):
+    """No eigenvalue of the Hessian is below `value`, at the parameters and in the ball around them.
+
+    - `value`: at most 0.
+    - `radius`: of the ball, a Euclidean distance over all parameters; 0 for the point alone.
+    - `interaction`: shape `(layers, layers)`, symmetric: how strongly each pair of layers bends the
+        network, a bound on the Hessian's block beyond its Gauss-Newton part. `value` is minus its
+        largest eigenvalue.
+
+    Where a network has kinks, the Hessian is that of the smooth pieces, which is what it is almost
+    everywhere; a kink itself bends more than any number.
+    """
+
+    value: Float[Array, ""]
+    radius: float | Float[Array, ""]
+    interaction: Float[Array, "layers layers"]
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+    def tightness(self, eigenvalues: Eigenvalues) -> float:
+        """The bound over the smallest eigenvalue found: 1 is best, infinite where none is negative.
+
+            bound.tightness(tw.extreme_eigenvalues(objective, params))
+
+        **Raises:** ValueError if no smallest eigenvalue is among them, or if the eigenvalue's
+        interval contradicts the bound.
+        """
+        if not eigenvalues.counts[1]:
+            raise ValueError("eigenvalues: holds no smallest one.")
+        smallest = eigenvalues.smallest
+        if float(smallest.upper[0]) < float(self.value):
+            raise ValueError(
+                f"eigenvalues: {float(smallest.value[0]):.6g} is below the bound"
+                f" {float(self.value):.6g}; were they computed at other parameters?"
+            )
+        least = float(smallest.value[0])
+        return float(self.value) / least if least < 0 else np.inf
+
+
+def lower_bound(
+    network: Any, params: PyTree, objective: Objective, *, radius: float = 0.0
+) -> CurvatureBound:
+    """A closed-form bound from below on the smallest eigenvalue of the Hessian.
+
+        bound = tw.curvature.lower_bound(network, flow.params, objective, radius=0.1)
+
+    For fully connected and convolutional networks (strides, max-pooling) with linear, ReLU or leaky
+    ReLU activations, without biases beyond the first layer, and a convex loss. It needs the norms
+    of the layers, what goes into each of them, and the gradients of the loss; no Hessian-vector
+    product. The proof is in docs/curvature.md. For linear fully connected networks it is sharper:
+    samples may cancel.
+
+    **Arguments:**
+
+    - `network`: the architecture; its own parameters are not used.
+    - `params`: parameters of the same structure.
+    - `objective`: loss and data; it predicts with this network.
+    - `radius`: of the ball in which the bound is to hold, all parameters taken together.
+
+    Costs about 2 gradients, with the singular values of every layer on top.
+
+    **Raises:** TypeError for a network or loss of another kind; ValueError where a hypothesis
+    fails, saying which, for parameters that do not fit or an objective that predicts something
+    else, and for a negative radius.
+
+    ??? cite "Reference"
+
+        Elkabetz and Cohen, "Continuous vs. discrete optimization of deep neural networks",
+        Advances in Neural Information Processing Systems, 2021 (the bound by norms, for a point).
+    """
+    check_positive(radius, "radius", zero=True)
+    network = _checked(network, params, objective)
+    return bound_at(network, objective, radius)
+
+
+@eqx.filter_jit
+def bound_at(network: Any, objective: Objective, radius: Any) -> CurvatureBound:
+    """`lower_bound` without its checks, for many points: can be traced."""
+    matrix = interaction(network, objective, radius)
+    largest = jnp.max(jnp.linalg.eigvalsh(matrix))
+    eps = jnp.finfo(matrix.dtype).eps
+    return CurvatureBound(-largest * (1 + _ROUNDING * eps), radius, matrix)
+
+
+def interaction(network: Any, objective: Objective, radius: Any) -> Float[Array, "layers layers"]:
+    """For each pair of layers a bound on the second derivative of the loss through the network."""
+    _, activation, _ = chain_of(network)
+    if activation.slopes == (1.0, 1.0) and not hasattr(network, "convolutions"):
+        return _of_linear_layers(network, objective, radius)
+    return _of_homogeneous_layers(network, objective, radius)
+
+
+def _of_homogeneous_layers(network, objective, radius):
+    links, activation, _ = chain_of(network)
+    layers = [link.layer for link in links]
+    steepest = max(abs(slope) for slope in activation.slopes or ())
+    gains = [layer_gain(layer) for layer in layers]
+    norms = [layer_norm(layer) + gain * radius for layer, gain in zip(layers, gains, strict=True)]
+    # From what comes out of a layer to what comes out of another, further up.
+    count = len(layers)
+    passed = [[jnp.ones(())] * count for _ in layers]
+    for low in range(count):
+        for high in range(low + 1, count):
+            passed[low][high] = passed[low][high - 1] * steepest * norms[high]
+
+    def of_sample(x, y):
+        probes = probes_of(network, x)
+        _, inputs = signals(network, x)
+        slope, pull = _loss_gradient(network, objective, x, y, probes)
+        moved, entries = jnp.zeros(()), []
+        for i, (layer, z) in enumerate(zip(layers, inputs, strict=True)):
+            size = jnp.linalg.norm(z) + moved
+            constant = bias_size(layer, probes[i].size)
+            entries.append(jnp.hypot(gains[i] * size, constant))
+            own = radius * jnp.hypot(gains[i] * jnp.linalg.norm(z), constant)
+            moved = (norms[i] * moved + own) * (steepest if i < count - 1 else 1.0)
+        steepness, smoothness = objective.loss.steepness, objective.loss.smoothness
+        slope = jnp.minimum(slope + smoothness * moved, steepness)
+        rows = []
+        for low in range(count):
+            row = [jnp.zeros(())] * (low + 1)
+            for high in range(low + 1, count):
+                # At the point itself the slopes of all activations are known.
+                farther = slope * passed[high][count - 1]
+                force = jnp.where(radius > 0, farther, jnp.minimum(pull[high], farther))
+                between = passed[low][high - 1] * steepest
+                row.append(force * gains[high] * between * entries[low])
+            rows.append(jnp.stack(row))
+        return jnp.stack(rows)
+
+    upper = objective.mean_of_sums(lambda x, y: jnp.sum(jax.vmap(of_sample)(x, y), axis=0))
+    return upper + upper.T
+
+
+def _loss_gradient(network, objective, x, y, probes):
+    """Norms of the loss's gradient with respect to the outputs, and to what leaves each layer."""
+
+    def loss(probes):
+        return objective.loss(signals(network, x, probes)[0][None], y[None])[0]
+
+    pulls = [jnp.linalg.norm(g) for g in jax.grad(loss)(probes)]
+    return pulls[-1], pulls
+
+
+def _of_linear_layers(network, objective, radius):
+    """With the gradient of the loss with respect to the end-to-end matrix."""
+    gains = [abs(layer.weight_scale) for layer in network.layers]
+    weights = [layer.weight_scale * layer.weight for layer in network.layers]
+    first = network.layers[0]
+    if first.bias is not None:
+        # One more input, which is 1.
+        weights[0] = jnp.concatenate([weights[0], first.bias_scale * first.bias[:, None]], axis=1)
+        gains[0] = max(gains[0], abs(first.bias_scale))
+    count = len(weights)
+
+    def sums(x, y):
+        x = x.reshape(x.shape[0], -1)
+        if first.bias is not None:
+            x = jnp.concatenate([x, jnp.ones((x.shape[0], 1), x.dtype)], axis=1)
+        outputs = x
+        for weight in weights:
+            outputs = outputs @ weight.T
+        slopes = jax.grad(lambda z: jnp.sum(objective.loss(z, y)))(outputs)
+        return slopes.T @ x, x.T @ x
+
+    gradient, second_moment = objective.mean_of_sums(sums)
+    norms = [jnp.linalg.norm(w, 2) for w in weights]
+    wider = [norm + gain * radius for norm, gain in zip(norms, gains, strict=True)]
+    # What the end-to-end matrix, and with it the gradient, changes by within the ball.
+    whole = _product(wider) - _product(norms)
+    steeper = objective.loss.smoothness * jnp.linalg.norm(second_moment, 2) * whole
+    rows = []
+    for low in range(count):
+        row = [jnp.zeros(())] * (low + 1)
+        for high in range(low + 1, count):
+            between = _chained(weights[low + 1 : high])
+            middle = jnp.linalg.norm(between, 2) if between is not None else jnp.ones(())
+            middle += _product(wider[low + 1 : high]) - _product(norms[low + 1 : high])
+            ends = _surrounded(gradient, weights[:low], weights[high + 1 :])
+            outer, outer_wider = (
+                _product(n[:low]) * _product(n[high + 1 :]) for n in (norms, wider)
+            )
+            size = jnp.linalg.norm(gradient, 2)
+            ends = jnp.linalg.norm(ends, 2) + (size + steeper) * outer_wider - size * outer
+            row.append(gains[low] * gains[high] * middle * ends)
+        rows.append(jnp.stack(row))
+    upper = jnp.stack(rows)
+    return upper + upper.T
+
+
+def _product(numbers):
+    return jnp.prod(jnp.stack(numbers)) if numbers else jnp.ones(())
+
+
+def _chained(weights):
+    """The product of consecutive layers, the first one rightmost."""
+    result = None
+    for weight in weights:
+        result = weight if result is None else weight @ result
+    return result
+
+
+def _surrounded(gradient, below, above):
+    """`below gradient^T above`, the gradient seen from between two layers."""
+    result = gradient.T
+    before, after = _chained(below), _chained(above)
+    result = result if before is None else before @ result
+    return result if after is None else result @ after
+
+
+def _checked(network, params, objective):
+    """The network with these parameters."""
+    if jax.tree.structure(network) != jax.tree.structure(params):
+        raise ValueError("params: of another structure than the network.")
+    shapes = [[np.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (network, params)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            "params: arrays of other shapes than the network's; of a trajectory, take one row:"
+            " `jax.tree.map(lambda x: x[i], flow.params)`."
+        )
+    links, activation, _ = chain_of(params)
+    remedy = "`tw.extreme_eigenvalues` gives intervals for any network."
+    if not activation.homogeneous:
+        raise ValueError(
+            f"network: the bound is for homogeneous activations (linear, ReLU, leaky ReLU), not"
+            f" {activation.name}; {remedy}"
+        )
+    for i, link in enumerate(links[1:], start=2):
+        if link.layer.bias is not None:
+            raise ValueError(
+                f"network: the bound allows biases in the first layer only, and layer {i} has"
+                f" them; {remedy}"
+            )
+    if not isinstance(objective.loss, Loss):
+        raise TypeError(
+            "objective: the bound is for the losses of `tw.losses`, of which it knows that they are"
+            f" convex and how smooth; {remedy}"
+        )
+    found = objective.predictions(params)
+    expected = jax.vmap(params)(objective.inputs)
+    scale = 1 + float(jnp.max(jnp.abs(expected)))
+    tolerance = 1e4 * float(jnp.finfo(tree_dtype(params)).eps) * scale
+    if found.shape != expected.shape or float(jnp.max(jnp.abs(found - expected))) > tolerance:
+        raise ValueError("objective: predicts something else than this network.")
+    return params
