@@ -47,6 +47,23 @@ class Optimizer(eqx.Module):
         **Raises:** ValueError when there is none that the library knows.
         """
 
+    def error_source(self, t: Any) -> tuple[Any, Any, Any]:
+        """What drives the first-order error at a flow time, see `thalweg.predicted_distance`.
+
+        The factors of the limit flow's acceleration, its velocity, and the Hessian times that.
+
+        **Raises:** ValueError for an optimizer whose error is not known to first order.
+        """
+        raise ValueError(f"optimizer: no first-order law is known for {self.name}.")
+
+    # The error's velocity at time 0, as a multiple of the gradient there.
+    error_kick: ClassVar[float] = 0.0
+
+    @property
+    def error_series(self) -> tuple[Any, Any]:
+        """For a flow that starts from a series: factors of its terms in the error's."""
+        return 0.0, 0.0
+
     @abc.abstractmethod
     def response(self, eigenvalue: Any, step: Any) -> Any:
         """Amplitude after `step` steps of a quadratic mode `1/2 eigenvalue x^2` that starts at 1.

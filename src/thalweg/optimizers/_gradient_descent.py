@@ -38,6 +38,11 @@ class GradientDescent(ClassicalOptimizer):
     def limit(self):
         return GradientFlow()
 
+    # h v' + h^2/2 theta'' = -h H v, with theta'' = -H theta'.
+
+    def error_source(self, t):
+        return 0.0, 0.0, 0.5
+
     def recurrence(self, eigenvalue, k):
         return 1 - float(self.step_size) * eigenvalue, np.zeros_like(eigenvalue)
 

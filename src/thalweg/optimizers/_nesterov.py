@@ -77,6 +77,20 @@ class Nesterov(_Extrapolating):
     def momentum_at(self, k):
         return k / (k + self.damping)
 
+    # As for heavy ball, with friction d/t, of which k / (k + d) leaves (d/t)^2 theta' behind, and
+    # the gradient at a point that is ahead by one step:
+    # v'' + (d/t) v' + H v = d/(2t) theta'' + (d/t)^2 theta' - H theta'.
+    # With theta = theta(0) + a t^2 + b t^4 + ..., v = (2d + 1) a t + (4d + 6) b t^3 + ...
+
+    def error_source(self, t):
+        rate = self.damping / t
+        return rate / 2, rate**2, -1.0
+
+    @property
+    def error_series(self):
+        """Factors of the flow's series in the error's, one power of t lower."""
+        return 2 * self.damping + 1, 4 * self.damping + 6
+
     def limit(self):
         return NesterovFlow(damping=float(self.damping))
 
@@ -109,6 +123,12 @@ class NesterovConstant(_Extrapolating):
 
     def momentum_at(self, k):
         return self.momentum
+
+    # Heavy ball's, and the gradient at a point that is ahead by one step.
+    error_kick: ClassVar[float] = -0.5
+
+    def error_source(self, t):
+        return (1 - self.momentum) / self.step_size**0.5 / 2, 0.0, -1.0
 
     def limit(self):
         return HeavyBallFlow(friction=(1 - float(self.momentum)) / root(self.step_size))

@@ -1,0 +1,157 @@
+"""A flow together with the first-order error of a method that discretises it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from .._trees import tree_axpy
+from ..flows import Flow
+from ..objective import Objective
+from ..optimizers import Optimizer
+
+
+@dataclass(frozen=True)
+class _OfFirst:
+    """The predictions of the first of two PyTrees."""
+
+    predict: Callable[[PyTree, Array], Array]
+
+    def __call__(self, pair: tuple[PyTree, PyTree], inputs: Array) -> Array:
+        return self.predict(pair[0], inputs)
+
+
+def doubled(objective: Objective) -> Objective:
+    """The same landscape for pairs, of which only the first counts."""
+    return Objective(
+        _OfFirst(objective.predict),
+        objective.loss,
+        objective.inputs,
+        objective.targets,
+        micro_batch=objective.micro_batch,
+    )
+
+
+class _First(eqx.Module):
+    """A doubled landscape, for single parameters again."""
+
+    objective: Objective
+    second: PyTree
+
+    def gradient(self, params: PyTree) -> PyTree:
+        return self.objective.gradient((params, self.second))[0]
+
+    def hvp(self, params: PyTree, vector: PyTree) -> PyTree:
+        still = jax.tree.map(jnp.zeros_like, self.second)
+        return self.objective.hvp((params, self.second), (vector, still))[0]
+
+
+class ErrorFlow(Flow):
+    """The optimizer's limit flow, and beside it the error of the optimizer per time step.
+
+    With h the time of a step, step k is at `theta(t) + h v(t) + O(h^2)`, `t = k h`. Where the
+    flow's state y obeys `y' = F(t, y)`, v is the parameters' part of a solution of
+    `e' = DF(t, y) e + source`, and the optimizer knows its source. Parameters are pairs
+    (parameters, v), on a `doubled` objective.
+    """
+
+    optimizer: Optimizer
+    base: Flow
+    name: ClassVar[str] = "flow with first-order error"
+
+    @property
+    def real_spectrum(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """That of the base flow: the error does not act back on it."""
+        return self.base.real_spectrum
+
+    @property
+    def price(self) -> int:
+        """Gradient-equivalents of one evaluation."""
+        return 3 if self.base.real_spectrum else 2
+
+    @property
+    def early_cost(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """That of the base flow, in evaluations of this one."""
+        return -(-self.base.early_cost // self.price)
+
+    @property
+    def first_cost(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """That of the base flow, in evaluations of this one."""
+        return -(-self.base.first_cost // self.price)
+
+    def initial_state(self, params):
+        start, error = params
+        state = self.base.initial_state(start)
+        errors = jax.tree.map(jnp.zeros_like, self.base.initial_state(error))
+        return state, errors
+
+    def params(self, state):
+        return tuple(self.base.params(part) for part in state)
+
+    def distance(self, a, b, h):
+        pairs = zip(a, b, strict=True)
+        return jnp.sqrt(sum(self.base.distance(x, y, h) ** 2 for x, y in pairs))
+
+    def vector_field(self, t, state, objective):
+        now, error = state
+        landscape: Any = _First(objective, self.base.params(error))
+        of_acceleration, of_velocity, of_bent = self.optimizer.error_source(t)
+
+        def field(y):
+            return self.base.vector_field(t, y, landscape)
+
+        velocity = now[1] if not self.base.real_spectrum else field(now)
+        # The Hessian acts on the error and on the velocity at once.
+        if self.base.real_spectrum:
+            direction = tree_axpy(-of_bent, velocity, error)
+        else:
+            direction = tree_axpy(-of_bent, velocity, error[0]), error[1]
+        slope, change = jax.jvp(field, (now,), (direction,))
+        if self.base.real_spectrum:
+            return slope, change
+        acceleration = slope[1]
+        added = jax.tree.map(
+            lambda c, a, v: c + of_acceleration * a + of_velocity * v,
+            change[1],
+            acceleration,
+            velocity,
+        )
+        return slope, (error[1], added)
+
+    def first_time(self, objective, params, tolerance, latest):
+        landscape: Any = _First(objective, params[1])
+        # Of the error's series two terms are known, as of the flow's, that start one power lower.
+        return 0.5 * self.base.first_time(landscape, params[0], tolerance, latest)
+
+    def early_state(self, objective, params, t):
+        start, error = params
+        landscape: Any = _First(objective, error)
+        state = self.base.early_state(landscape, start, t)
+        if self.base.real_spectrum:
+            return state, jax.tree.map(jnp.zeros_like, start)
+        if not self.base.first_cost:
+            kick = self.optimizer.error_kick
+            gradient = landscape.gradient(start)
+            still = jax.tree.map(jnp.zeros_like, start)
+            return state, (still, jax.tree.map(lambda g: kick * g, gradient))
+        return state, self._early_error(start, state, t)
+
+    def _early_error(self, start, state, t):
+        # From theta = start + a t^2 + b t^4 to the error's c a t + d b t^3.
+        first, second = self.optimizer.error_series
+        some = jnp.where(t > 0, t, 1)
+        mean = jax.tree.map(lambda x, y: (x - y) / some**2, state[0], start)
+        slope = jax.tree.map(lambda v: v / (2 * some), state[1])
+        a = jax.tree.map(lambda m, s: 2 * m - s, mean, slope)
+        bent = jax.tree.map(lambda m, s: s - m, mean, slope)
+        error = jax.tree.map(lambda x, y: t * (first * x + second * y), a, bent)
+        speed = jax.tree.map(lambda x, y: first * x + 3 * second * y, a, bent)
+        return error, speed
+
+    def response(self, eigenvalue: Any, time: Any):
+        """That of the base flow."""
+        return self.base.response(eigenvalue, time)

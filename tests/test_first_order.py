@@ -1,0 +1,95 @@
+"""The first-order law against exact recurrences and measured distances."""
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+import pytest
+
+import thalweg as tw
+from tests import problems
+
+VALUES = np.array([1.0, 0.3, 20.0])
+FAMILIES = {
+    "gradient descent": tw.GradientDescent,
+    "heavy ball": lambda h: tw.HeavyBall(h**2, 1 - 1.5 * h),
+    "Nesterov": lambda h: tw.Nesterov(h**2),
+    "Nesterov, damping 0.7": lambda h: tw.Nesterov(h**2, 0.7),
+    "Nesterov, constant": lambda h: tw.NesterovConstant(h**2, 1 - 1.5 * h),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_error_vector_on_a_quadratic(name):
+    """Against recurrence and response at two step sizes, extrapolated to none."""
+    make, times = FAMILIES[name], np.array([0.1, 0.4, 2.0])
+
+    def quotient(h):
+        optimizer = make(h)
+        steps = np.round(times / h).astype(int)
+        flow = optimizer.limit()
+        return np.array(
+            [
+                (optimizer.response(VALUES, k) - flow.response(VALUES, t)) / h
+                for k, t in zip(steps, times, strict=True)
+            ]
+        )
+
+    fine, middle, coarse = (quotient(h) for h in (2.5e-4, 5e-4, 1e-3))
+    exact = 2 * fine - middle
+    uncertain = np.abs(exact - (2 * middle - coarse)).max()
+    objective = problems.quadratic(np.diag(VALUES))
+    law = tw.predicted_distance(make(0.01), objective, jnp.ones(3), save_at=times, rtol=1e-9)
+    scale = np.abs(exact).max()
+    assert uncertain < 1e-3 * scale
+    assert np.abs(law.vector - exact).max() < 2 * uncertain + 1e-6 * scale
+    true = np.linalg.norm(np.asarray(law.vector) - exact, axis=1)
+    assert np.all(true <= law.rate_error + 4 * uncertain)
+    np.testing.assert_allclose(law.rate, np.linalg.norm(law.vector, axis=1))
+    np.testing.assert_allclose(law.distance, 0.01 * law.rate)
+    np.testing.assert_allclose(law.at(1e-3), 1e-3 * law.rate)
+    assert law.longest(1e-2) == pytest.approx(1e-2 / np.max(law.rate))
+
+
+def test_a_tanh_network():
+    """In proportion to the step size, with a part in the step size that falls as it does."""
+    objective, params = problems.small_objective()
+    gaps = []
+    for steps in (100, 200):
+        step_size = 4 / steps
+        descent = tw.GradientDescent(step_size)
+        run = tw.descend(descent, objective, params, steps=steps, save_every=steps // 4)
+        law = tw.predicted_distance(
+            tw.GradientDescent(step_size), objective, params, save_at=run.times, rtol=1e-8
+        )
+        flow = tw.integrate(tw.GradientFlow(), objective, params, save_at=run.times, rtol=1e-9)
+        measured = tw.compare(run, flow).distance
+        gaps.append(float(np.max(np.abs(law.distance[1:] / measured[1:] - 1))))
+    assert gaps[1] < 0.02
+    assert 1.5 < gaps[0] / gaps[1] < 2.7
+
+
+def test_what_it_costs():
+    """The flow's evaluations, at three gradients each."""
+    objective, params = problems.small_objective()
+    law = tw.predicted_distance(tw.GradientDescent(0.01), objective, params, t1=2.0)
+    assert law.stats.gradients % 3 == 0
+    assert law.status.kind == "completed"
+    assert law.rate.shape == (2,)
+    assert jax.tree.structure(law.vector) == jax.tree.structure(params)
+
+
+def test_what_has_no_law_is_refused():
+    objective, params = problems.small_objective()
+    unknown = tw.Optax(optax.sgd(0.1), flow=tw.GradientFlow(), time_per_step=0.1)
+    with pytest.raises(ValueError, match="no first-order law"):
+        tw.predicted_distance(unknown, objective, params, t1=1.0)
+    network = tw.networks.fully_connected([3, 4, 2], activation="relu", key=jr.key(0))
+    kinked = tw.Objective(
+        tw.networks.apply, tw.losses.squared_error, objective.inputs, objective.targets
+    )
+    with pytest.raises(ValueError, match="kinks"):
+        tw.predicted_distance(tw.GradientDescent(0.1), kinked, network, t1=1.0)
+    with pytest.raises(TypeError, match="optimizer"):
+        tw.predicted_distance(tw.GradientFlow(), objective, params, t1=1.0)
