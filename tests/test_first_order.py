@@ -93,3 +93,32 @@ def test_what_has_no_law_is_refused():
         tw.predicted_distance(tw.GradientDescent(0.1), kinked, network, t1=1.0)
     with pytest.raises(TypeError, match="optimizer"):
         tw.predicted_distance(tw.GradientFlow(), objective, params, t1=1.0)
+
+
+@pytest.mark.parametrize(
+    ("method", "epsilon"),
+    [(tw.GradientDescent, 0.1), (lambda h: tw.HeavyBall(h, 1 - h**0.5), 1e-2)],
+    ids=["gradient descent", "heavy ball"],
+)
+def test_the_largest_step(method, epsilon):
+    """At every step of a run with it, and not with one a tenth longer."""
+    objective, params = problems.small_objective()
+    found = tw.largest_step(objective, params, epsilon, 4.0, method=method)
+
+    def farthest(steps):
+        power = 1 if method is tw.GradientDescent else 2
+        optimizer = method((4.0 / steps) ** power)
+        run = tw.descend(optimizer, objective, params, steps, save_every=1)
+        flow = tw.integrate(optimizer.limit(), objective, params, save_at=run.times, rtol=1e-8)
+        return float(np.max(tw.compare(run, flow).distance))
+
+    assert found.distance + found.error <= epsilon
+    assert farthest(found.steps) <= 1.02 * epsilon
+    assert farthest(int(found.steps * 0.9)) > epsilon
+    assert found.step_size == pytest.approx(found.predicted, rel=0.5)
+
+
+def test_an_epsilon_that_no_run_keeps():
+    objective, params = problems.small_objective()
+    with pytest.raises(ValueError, match="epsilon"):
+        tw.largest_step(objective, params, -1.0, 4.0)

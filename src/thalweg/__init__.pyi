@@ -11,7 +11,9 @@ from . import study as study
 from . import until as until
 from .closeness import Comparison as Comparison
 from .closeness import FirstOrderLaw as FirstOrderLaw
+from .closeness import LargestStep as LargestStep
 from .closeness import compare as compare
+from .closeness import largest_step as largest_step
 from .closeness import predicted_distance as predicted_distance
 from .curvature import Eigenvalues as Eigenvalues
 from .curvature import ExtremeEigenvalues as ExtremeEigenvalues
