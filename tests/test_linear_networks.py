@@ -239,3 +239,49 @@ def test_response_of_one_weight(depth):
     np.testing.assert_allclose(found.params[:, 0, 0], flow.response(2.0, [0.5, 2.0]), rtol=1e-8)
     if depth > 1:
         assert flow.response(-1.0, 100.0) == np.inf
+
+
+def whitened(target):
+    inputs = 2.0 * np.eye(4)
+    return tw.Objective(
+        tw.networks.apply, tw.losses.squared_error, inputs, inputs @ target[:, None]
+    )
+
+
+@pytest.mark.parametrize(
+    ("depth", "norm", "loss"), [(1, 0.2, 1e-2), (2, 0.02, 1e-2), (3, 0.2, 1e-1), (4, 0.2, 1e-1)]
+)
+def test_gradient_descent_keeps_the_promise(depth, norm, loss):
+    target = TARGET / np.linalg.norm(TARGET)
+    initial = start_at(target, norm, -0.3)
+    promise = NETWORKS.sufficient_steps(depth, target, initial, loss)
+    network = NETWORKS.balanced([4, *[3] * (depth - 1), 1], end_to_end=[initial], key=jr.key(0))
+    objective, steps = whitened(target), promise.steps
+    run = tw.descend(
+        tw.GradientDescent(promise.step_size), objective, network, steps, save_every=steps // 5
+    )
+    assert promise.time == pytest.approx(promise.step_size * steps)
+    assert run.loss[-1] <= loss
+    flow = NETWORKS.exact_flow(depth, target, initial, run.times)
+    for i in range(len(run.times)):
+        found = NETWORKS.end_to_end(row(run.params, i))[0]
+        allowed = (np.linalg.norm(flow[i]) ** (1 / depth) + promise.epsilon) ** depth
+        assert np.linalg.norm(found - flow[i]) <= allowed - np.linalg.norm(flow[i])
+    assert steps < 1e6
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_sufficient_time_is_when_the_flow_has_that_loss(depth):
+    initial = start_at(TARGET, 0.1, 0.1)
+    time = NETWORKS.sufficient_time(depth, TARGET, initial, 1e-3)
+    gap = NETWORKS.exact_flow(depth, TARGET, initial, [time])[0] - TARGET
+    assert gap @ gap / 2 == pytest.approx(1e-3, rel=1e-9)
+    assert NETWORKS.sufficient_time(depth, TARGET, initial, 10.0) == 0
+    assert NETWORKS.sufficient_steps(depth, TARGET, initial, 10.0).steps >= 0
+
+
+def test_a_loss_that_the_flow_does_not_reach():
+    with pytest.raises(ValueError, match="saddle at zero"):
+        NETWORKS.sufficient_time(3, TARGET, -0.1 * TARGET, 1e-3)
+    with pytest.raises(ValueError, match="loss: must be positive"):
+        NETWORKS.sufficient_steps(3, TARGET, TARGET, 0.0)
