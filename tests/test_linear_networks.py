@@ -285,3 +285,30 @@ def test_a_loss_that_the_flow_does_not_reach():
         NETWORKS.sufficient_time(3, TARGET, -0.1 * TARGET, 1e-3)
     with pytest.raises(ValueError, match="loss: must be positive"):
         NETWORKS.sufficient_steps(3, TARGET, TARGET, 0.0)
+
+
+def test_the_target_of_whitened_data():
+    """The network's loss is half the squared distance to it, and a constant."""
+    data = tw.datasets.digits(80).one_hot().whitened()
+    assert data.inputs.shape[1] < 64, "some pixels are always black"
+    moment = data.inputs.T @ data.inputs / data.samples
+    np.testing.assert_allclose(moment, np.eye(len(moment)), atol=1e-12)
+    objective = tw.Objective(tw.networks.apply, tw.losses.squared_error, data.inputs, data.targets)
+    target = NETWORKS.target_of(objective)
+    values = []
+    for seed in range(3):
+        network = NETWORKS.balanced([len(moment), 12, 10], norm=2.0, key=jr.key(seed))
+        gap = NETWORKS.end_to_end(network) - target
+        values.append(float(objective.value(network) - jnp.sum(gap**2) / 2))
+    np.testing.assert_allclose(values, values[0], rtol=1e-12)
+
+
+def test_data_that_are_not_whitened_are_refused():
+    inputs, targets = matrix_problem()
+    plain = tw.Objective(tw.networks.apply, tw.losses.squared_error, inputs, targets)
+    deviation = np.abs(inputs.T @ inputs / 12 - np.eye(4)).max()
+    with pytest.raises(ValueError, match=f"by {deviation:.3g}.*whitened"):
+        NETWORKS.target_of(plain)
+    other = tw.Objective(tw.networks.apply, tw.losses.cross_entropy, inputs, np.zeros(12, int))
+    with pytest.raises(ValueError, match="squared_error"):
+        NETWORKS.target_of(other)

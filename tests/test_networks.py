@@ -326,3 +326,48 @@ def test_networks_of_one_kind_share_their_structure():
     other = tw.networks.fully_connected([3, 4, 2], activation="leaky_relu", key=jr.key(0))
     assert jax.tree.structure(draw(0)) != jax.tree.structure(other)
     assert hash(jax.tree.structure(draw(0))) == hash(jax.tree.structure(draw(1)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "pool", "stride", "padding"),
+    [((2, 9), 1, 2, 1), ((1, 12), 2, 1, 0), ((3, 7, 6), 1, 2, 2), ((1, 8, 9), 2, 1, 1)],
+)
+def test_convolutions_of_any_shape(shape, pool, stride, padding):
+    """Against loops over places of the kernel."""
+    network = tw.networks.convolutional(
+        shape,
+        channels=[3],
+        kernel=3,
+        stride=stride,
+        padding=padding,
+        pool=pool,
+        widths=[4],
+        outputs=2,
+        bias=True,
+        key=jr.key(0),
+    )
+    x = np.random.default_rng(0).normal(size=shape)
+    (convolution,), dimensions = network.convolutions, len(shape) - 1
+    padded = np.pad(x, [(0, 0), *[(padding, padding)] * dimensions])
+    kernel, bias = np.asarray(convolution.weight), np.asarray(convolution.bias)
+    sides = [(s + 2 * padding - 3) // stride + 1 for s in shape[1:]]
+    y = np.zeros((3, *sides))
+    for place in np.ndindex(*sides):
+        window = padded[(slice(None), *[slice(stride * p, stride * p + 3) for p in place])]
+        y[(slice(None), *place)] = np.tensordot(kernel, window, axes=dimensions + 1) + bias
+    y = np.maximum(y, 0)
+    pooled = np.zeros((3, *[s // pool for s in sides]))
+    for place in np.ndindex(*pooled.shape[1:]):
+        window = y[(slice(None), *[slice(pool * p, pool * p + pool) for p in place])]
+        pooled[(slice(None), *place)] = window.reshape(3, -1).max(axis=1)
+    first, last = (np.asarray(layer.weight) for layer in network.layers)
+    shifts = [np.asarray(layer.bias) for layer in network.layers]
+    expected = last @ np.maximum(first @ pooled.ravel() + shifts[0], 0) + shifts[1]
+    np.testing.assert_allclose(network(jnp.asarray(x)), expected, rtol=1e-12)
+
+
+def test_a_convolutional_network_needs_channels_and_sides():
+    with pytest.raises(ValueError, match="channels and sides"):
+        tw.networks.convolutional((5,), channels=[2], kernel=3, outputs=1, key=jr.key(0))
+    with pytest.raises(ValueError, match="too small"):
+        tw.networks.convolutional((1, 2), channels=[2], kernel=3, outputs=1, key=jr.key(0))

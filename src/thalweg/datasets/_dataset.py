@@ -70,6 +70,20 @@ class Dataset(eqx.Module):
         inputs = jnp.where(varies, centred / jnp.where(varies, spread, 1), 0)
         return Dataset(inputs, self.targets, self.name, self.classes)
 
+    def whitened(self) -> "Dataset":
+        """Inputs, flattened, in coordinates in which their second moment `1/N sum x x^T` is 1.
+
+        The principal directions, each scaled to mean square 1; those in which the data do not
+        extend are dropped, so that inputs have shape `(samples, rank)`. Not centred: a linear
+        network without biases sees the second moment.
+        """
+        flat = self.inputs.reshape(self.samples, -1)
+        left, sizes, _ = jnp.linalg.svd(flat, full_matrices=False)
+        eps = jnp.finfo(flat.dtype).eps
+        extends = sizes > max(flat.shape) * eps * sizes[0]
+        inputs = jnp.sqrt(self.samples) * left[:, extends]
+        return Dataset(inputs, self.targets, self.name, self.classes)
+
 
 def check_count(samples: int | None, available: int) -> int:
     """The number of samples to take.

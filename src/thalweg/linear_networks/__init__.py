@@ -4,6 +4,7 @@ from ._balanced import balanced, end_to_end, imbalance
 from ._end_to_end_flow import EndToEndFlow
 from ._exact_flow import exact_flow
 from ._guarantee import Guarantee, sufficient_steps, sufficient_time
+from ._target import target_of
 
 __all__ = [
     "EndToEndFlow",
@@ -14,4 +15,5 @@ __all__ = [
     "imbalance",
     "sufficient_steps",
     "sufficient_time",
+    "target_of",
 ]
