@@ -185,7 +185,8 @@ def _scale(params, march):
 def _early(flow, objective, params, march):
     tolerance = _scale(params, march).astype(tree_dtype(params))
     # The companion begins twice as late as the solution, with 64 times the error.
-    first = flow.first_time(objective, params, tolerance, march.longest)
-    begin = jnp.minimum(march.eagerness / 2 * first, march.longest)
+    earlier = march.eagerness / 2
+    first = flow.first_time(objective, params, tolerance, march.longest / earlier)
+    begin = jnp.minimum(earlier * first, march.longest)
     begin = begin.astype(march.rtol.dtype)
     return begin, flow.early_state(objective, params, begin)
