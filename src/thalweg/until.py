@@ -119,13 +119,15 @@ class GradientNorm:
         count = min(_EIGENVALUES, tree_size(params))
         found = extreme_eigenvalues(objective, point, largest=0, smallest=count, tolerance=1e-6)
         cost += 2 * int(found.products)
-        index = int(jnp.sum(found.upper < 0))
+        low = float(found.lower[0])
+        size = float(tree_norm(point))
+        length = max(size, moved) or 1.0
+        # Curvature is told from none where it weighs more, over the way, than the gradient left.
+        index = int(jnp.sum((found.upper < 0) & (-found.upper * length >= final)))
         if index and not arrived:
             # The flow is passing a saddle.
             return Arrival(cost=cost)
-        size = float(tree_norm(point))
-        low = float(found.lower[0])
-        isolated = near and low > 0 and final <= _ALONE * low * max(size, moved)
+        isolated = near and low > 0 and final <= _ALONE * low * length
         limit = CriticalPoint(final, index, found, jump, steps, near or index > 0, isolated)
         if not isolated and jump > _VALLEY_JUMP * moved and not arrived:
             return Arrival(cost=cost)
