@@ -15,7 +15,7 @@ from thalweg.curvature import lower_bound
 from thalweg.curvature._bound import bound_at
 from thalweg.curvature._chain import layer_gain, layer_norm
 
-DRAWS = 6
+DRAWS = 12
 RADII = (0.0, 0.05, 0.5)
 
 

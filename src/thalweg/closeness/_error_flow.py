@@ -62,26 +62,8 @@ class ErrorFlow(Flow):
     optimizer: Optimizer
     base: Flow
     name: ClassVar[str] = "flow with first-order error"
-
-    @property
-    def real_spectrum(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """That of the base flow: the error does not act back on it."""
-        return self.base.real_spectrum
-
-    @property
-    def price(self) -> int:
-        """Gradient-equivalents of one evaluation."""
-        return 3 if self.base.real_spectrum else 2
-
-    @property
-    def early_cost(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """That of the base flow, in evaluations of this one."""
-        return -(-self.base.early_cost // self.price)
-
-    @property
-    def first_cost(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """That of the base flow, in evaluations of this one."""
-        return -(-self.base.first_cost // self.price)
+    # Gradient-equivalents of one evaluation.
+    price: ClassVar[int]
 
     def initial_state(self, params):
         start, error = params
@@ -96,29 +78,60 @@ class ErrorFlow(Flow):
         pairs = zip(a, b, strict=True)
         return jnp.sqrt(sum(self.base.distance(x, y, h) ** 2 for x, y in pairs))
 
+    def response(self, eigenvalue: Any, time: Any):
+        """That of the base flow."""
+        return self.base.response(eigenvalue, time)
+
+
+class GradientErrorFlow(ErrorFlow):
+    """Without momentum: `v' = F'(v - bent F)`."""
+
+    real_spectrum: ClassVar[bool] = True
+    price: ClassVar[int] = 3
+
     def vector_field(self, t, state, objective):
         now, error = state
-        landscape: Any = _First(objective, self.base.params(error))
-        of_acceleration, of_velocity, of_bent = self.optimizer.error_source(t)
+        landscape: Any = _First(objective, error)
+        _, _, of_bent = self.optimizer.error_source(t)
 
         def field(y):
             return self.base.vector_field(t, y, landscape)
 
-        velocity = now[1] if not self.base.real_spectrum else field(now)
         # The Hessian acts on the error and on the velocity at once.
-        if self.base.real_spectrum:
-            direction = tree_axpy(-of_bent, velocity, error)
-        else:
-            direction = tree_axpy(-of_bent, velocity, error[0]), error[1]
+        direction = tree_axpy(-of_bent, field(now), error)
+        return jax.jvp(field, (now,), (direction,))
+
+
+class MomentumErrorFlow(ErrorFlow):
+    """With momentum: states are of position and velocity."""
+
+    real_spectrum: ClassVar[bool] = False
+    price: ClassVar[int] = 2
+
+    @property
+    def early_cost(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """That of the base flow, in evaluations of this one."""
+        return -(-self.base.early_cost // self.price)
+
+    @property
+    def first_cost(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """That of the base flow, or of the gradient that kicks, in evaluations of this one."""
+        return -(-max(self.base.first_cost, 1) // self.price)
+
+    def vector_field(self, t, state, objective):
+        now, error = state
+        landscape: Any = _First(objective, self.base.params(error))
+        of_acceleration, of_velocity, of_bent = self.optimizer.error_source(t)
+        velocity = now[1]
+
+        def field(y):
+            return self.base.vector_field(t, y, landscape)
+
+        # The Hessian acts on the error and on the velocity at once.
+        direction = tree_axpy(-of_bent, velocity, error[0]), error[1]
         slope, change = jax.jvp(field, (now,), (direction,))
-        if self.base.real_spectrum:
-            return slope, change
-        acceleration = slope[1]
         added = jax.tree.map(
-            lambda c, a, v: c + of_acceleration * a + of_velocity * v,
-            change[1],
-            acceleration,
-            velocity,
+            lambda c, a, v: c + of_acceleration * a + of_velocity * v, change[1], slope[1], velocity
         )
         return slope, (error[1], added)
 
@@ -131,14 +144,11 @@ class ErrorFlow(Flow):
         start, error = params
         landscape: Any = _First(objective, error)
         state = self.base.early_state(landscape, start, t)
-        if self.base.real_spectrum:
-            return state, jax.tree.map(jnp.zeros_like, start)
-        if not self.base.first_cost:
-            kick = self.optimizer.error_kick
-            gradient = landscape.gradient(start)
-            still = jax.tree.map(jnp.zeros_like, start)
-            return state, (still, jax.tree.map(lambda g: kick * g, gradient))
-        return state, self._early_error(start, state, t)
+        if self.base.first_cost:
+            return state, self._early_error(start, state, t)
+        kick = self.optimizer.error_kick
+        still = jax.tree.map(jnp.zeros_like, start)
+        return state, (still, jax.tree.map(lambda g: kick * g, landscape.gradient(start)))
 
     def _early_error(self, start, state, t):
         # From theta = start + a t^2 + b t^4 to the error's c a t + d b t^3.
@@ -152,6 +162,13 @@ class ErrorFlow(Flow):
         speed = jax.tree.map(lambda x, y: first * x + 3 * second * y, a, bent)
         return error, speed
 
-    def response(self, eigenvalue: Any, time: Any):
-        """That of the base flow."""
-        return self.base.response(eigenvalue, time)
+
+def error_flow(optimizer: Optimizer) -> ErrorFlow:
+    """The flow of an optimizer with its error.
+
+    **Raises:** ValueError for an optimizer whose error is not known to first order.
+    """
+    base = optimizer.limit()
+    optimizer.error_source(1.0)
+    kind = GradientErrorFlow if base.real_spectrum else MomentumErrorFlow
+    return kind(optimizer, base)

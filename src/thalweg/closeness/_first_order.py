@@ -12,7 +12,7 @@ from ..flows import integrate
 from ..objective import Objective
 from ..optimizers import Optimizer
 from ..trajectory import Stats, Status
-from ._error_flow import ErrorFlow, doubled
+from ._error_flow import doubled, error_flow
 
 
 class FirstOrderLaw(eqx.Module):
@@ -79,8 +79,8 @@ def predicted_distance(
 
     For gradient descent the error per step time solves `v' = -H v - H g / 2` along the flow, from
     `v = 0`; for methods with momentum the equation of second order that the optimizer knows
-    (`Optimizer.error_source`). It is good where steps are short against what changes: within 2 % at
-    a tenth of the stability limit.
+    (`Optimizer.error_source`). It is good where steps are short against what changes: what it
+    leaves out falls with the step, relatively.
 
     **Arguments:**
 
@@ -101,14 +101,12 @@ def predicted_distance(
     """
     check_instance(optimizer, Optimizer, "optimizer", "an Optimizer")
     check_instance(objective, Objective, "objective", "an Objective")
-    base = optimizer.limit()
-    optimizer.error_source(1.0)
+    flow = error_flow(optimizer)
     if objective.kinks(params).exist:
         raise ValueError(
             "objective: the network has kinks, across which the error is not of first order in the"
             " step; compare runs with the flow instead (`tw.compare`)."
         )
-    flow = ErrorFlow(optimizer, base)
     start = params, jax.tree.map(jnp.zeros_like, params)
     found = integrate(flow, doubled(objective), start, save_at=save_at, t1=t1, rtol=rtol, atol=atol)
     points, vectors = found.params

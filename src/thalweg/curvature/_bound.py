@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PyTree
 from .._checks import check_positive
 from .._trees import tree_dtype
 from ..losses import Loss
+from ..networks import FullyConnected
 from ..objective import Objective
 from ._chain import bias_size, chain_of, layer_gain, layer_norm, probes_of, signals
 from ._eigenvalues import Eigenvalues
@@ -107,7 +108,7 @@ def bound_at(network: Any, objective: Objective, radius: Any) -> CurvatureBound:
 def interaction(network: Any, objective: Objective, radius: Any) -> Float[Array, "layers layers"]:
     """For each pair of layers a bound on the second derivative of the loss through the network."""
     _, activation, _ = chain_of(network)
-    if activation.slopes == (1.0, 1.0) and not hasattr(network, "convolutions"):
+    if activation.slopes == (1.0, 1.0) and isinstance(network, FullyConnected):
         return _of_linear_layers(network, objective, radius)
     return _of_homogeneous_layers(network, objective, radius)
 

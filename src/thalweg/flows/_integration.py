@@ -145,7 +145,7 @@ class Integration:
         if status.ok and not np.isfinite(loss):
             status = Status("diverged", f"the loss is not finite at t = {t:.6g}.", time=t)
         if status.ok and int(state.index) + 1 == len(self.times):
-            status = self._control(params, size, moved, error)
+            status = controlled(params, moved, error)
         snapshot = Snapshot(
             time=t,
             params=params,
@@ -187,19 +187,6 @@ class Integration:
             )
         return reached, state, status
 
-    def _control(self, params: PyTree, size: float, moved: float, error: float) -> Status:
-        """Whether the error of the last point is small against the way there."""
-        if moved == 0:
-            return Status(message="the flow stands still: its start is a critical point.")
-        rounding = 100 * size * _eps(params)
-        if error <= max(_LARGEST_ERROR * moved, rounding):
-            return Status()
-        return Status(
-            "uncontrolled",
-            f"the error reported, {error:.2g}, is not small against the distance moved,"
-            f" {moved:.2g}: use tighter tolerances.",
-        )
-
     def _distance(self, solution: Any, companion: Any, here: PyTree, t: float) -> float:
         """How far apart the two solutions are at a time or around it, whichever is more.
 
@@ -227,6 +214,20 @@ class Integration:
             rejected=self._solution.rejected(solution),
             solver=self._solution.solver_names(solution),
         )
+
+
+def controlled(params: PyTree, moved: float, error: float) -> Status:
+    """Whether the error of a flow's last point is small against the way there."""
+    if moved == 0:
+        return Status(message="the flow stands still: its start is a critical point.")
+    rounding = 100 * float(tree_norm(params)) * _eps(params)
+    if error <= max(_LARGEST_ERROR * moved, rounding):
+        return Status()
+    return Status(
+        "uncontrolled",
+        f"the error reported, {error:.2g}, is not small against the distance moved, {moved:.2g}:"
+        " the exact flow may lead elsewhere. Use tighter tolerances.",
+    )
 
 
 @eqx.filter_jit

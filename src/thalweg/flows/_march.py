@@ -119,6 +119,11 @@ class March(eqx.Module):
     def _averages(self) -> bool:
         return isinstance(self.solver, AveragedMidpoint)
 
+    @property
+    def order(self) -> int:
+        """The solver's; 1 for one that does not say."""
+        return self.solver.order(self.term(self.t_end)) or 1
+
     def term(self, start: Float[Array, ""]) -> diffrax.ODETerm:
         """The flow's field, with times counted from `start`."""
         field = self.flow.vector_field
@@ -134,8 +139,7 @@ class March(eqx.Module):
         `growth` is the logarithm of that factor.
         """
         # Over kinks growth cannot be told from jumps so finely.
-        solver_order = self.solver.order(self.term(state.t)) or 1
-        most = self.eagerness * (1.0 if self._averages else most_growth(solver_order))
+        most = self.eagerness * (1.0 if self._averages else most_growth(self.order))
         excess = (growth / most) ** order
 
         def with_excess(e, y0, y1):

@@ -48,7 +48,7 @@ class Method(eqx.Module):
     @property
     def order(self) -> int:
         """The lowest order among the candidates."""
-        return min(m.solver.order(m.term(m.t_end)) or 1 for m in self.marches)
+        return min(march.order for march in self.marches)
 
     def start(self, objective: Objective, params: PyTree[Array]) -> MethodState:
         """Stand at the flow's first time with the first candidate under way."""

@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 from .._trees import tree_dtype, tree_norm, tree_sub
 from ..objective import Objective
 from ..trajectory import Snapshot, Status, Trajectory
-from ._integration import Integration
+from ._integration import Integration, controlled
 
 # Between two looks at where the flow is, time grows by this factor.
 _STRIDE = 1.5
@@ -30,7 +30,6 @@ class Arrival(eqx.Module):
     error: float = 0.0
     cost: int = 0
     message: str = ""
-    controlled: bool = True
 
     @property
     def final(self) -> bool:
@@ -86,12 +85,15 @@ def follow_until(
     if rows and rows[-1] is last:
         rows.pop()
     if arrival.final:
+        moved = float(tree_norm(tree_sub(arrival.params, run.params)))
+        status = controlled(arrival.params, moved, arrival.error)
+        doubt = f" But {status.message}" if status.kind == "uncontrolled" else ""
         last = replace(
             last,
             params=arrival.params,
             loss=float(objective.value(arrival.params)),
             error=arrival.error,
-            status=Status("completed" if arrival.controlled else "uncontrolled", arrival.message),
+            status=replace(status, message=arrival.message + doubt),
         )
     elif resting >= _RESTS:
         message = (

@@ -115,7 +115,9 @@ class _Collinear:
 
     def norm(self, tau):
         x = self.side * self.depth * self.size * tau
-        return 1 / (np.exp(-x) / self.start - self.side * np.expm1(-x) / self.size)
+        # Away from the target both exponentials leave the range of numbers, and the norm is 0.
+        with np.errstate(over="ignore"):
+            return 1 / (np.exp(-x) / self.start - self.side * np.expm1(-x) / self.size)
 
     @property
     def end(self):
