@@ -1,12 +1,13 @@
 """Gradient flow of networks with kinks: ours against gradient descent at every cost.
 
     python benchmarks/discontinuous_flows.py --mnist FOLDER [--json FILE] [--networks relu ...]
+        [--t1 10] [--reference STEPS] [--descents STEPS ...] [--tolerances RTOL ...]
 
-FOLDER holds MNIST in IDX format. Cross-entropy, t = 10; 1000 images for the fully connected
-network (784-50-50-10, no biases, Xavier's initialisation), 100 for the two convolutional ones. The
-reference is gradient descent with steps h and 2h, extrapolated to h = 0; its own error is estimated
-by the same extrapolation from steps twice as long. Errors are Euclidean distances over all
-parameters at the end, divided by the distance moved.
+FOLDER holds MNIST in IDX format. Cross-entropy, to t = 10 unless told otherwise; 1000 images for
+the fully connected network (784-50-50-10, no biases, Xavier's initialisation), 100 for the two
+convolutional ones. The reference is gradient descent with steps h and 2h, extrapolated to h = 0;
+its own error is estimated by the same extrapolation from steps twice as long. Errors are Euclidean
+distances over all parameters at the end, divided by the distance moved.
 """
 
 import argparse
@@ -25,7 +26,6 @@ import thalweg as tw
 
 jax.config.update("jax_enable_x64", True)
 
-T1 = 10.0
 TOLERANCES = (1e-4, 3e-5, 1e-5, 6e-6, 5e-6)
 
 
@@ -60,13 +60,13 @@ def problems(folder):
     }
 
 
-def descent(objective, network):
+def descent(objective, network, t1):
     """A function from a number of steps to the end of gradient descent with that many."""
     theta, unravel = ravel_pytree(network)
 
     @jax.jit
     def run(theta, steps):
-        h = T1 / steps
+        h = t1 / steps
 
         def step(_, y):
             return y - h * ravel_pytree(objective.gradient(unravel(y)))[0]
@@ -76,11 +76,11 @@ def descent(objective, network):
     return lambda steps: np.asarray(run(theta, jnp.asarray(steps)))
 
 
-def rows_for(name, seed, problem):
+def rows_for(name, seed, problem, t1, tolerances):
     objective, make, finest, descents = problem
     network = make(seed)
     start = np.asarray(ravel_pytree(network)[0])
-    run = descent(objective, network)
+    run = descent(objective, network, t1)
     fine, middle, coarse = (run(finest // part) for part in (1, 2, 4))
     reference = 2 * fine - middle
     moved = float(np.linalg.norm(reference - start))
@@ -110,9 +110,9 @@ def rows_for(name, seed, problem):
         end = run(steps)
         seconds = time.perf_counter() - begin
         add(method="gradient descent", gradients=steps, error=error(end), seconds=seconds)
-    for rtol in TOLERANCES:
+    for rtol in tolerances:
         begin = time.perf_counter()
-        flow = tw.integrate(tw.GradientFlow(), objective, network, save_at=[T1], rtol=rtol)
+        flow = tw.integrate(tw.GradientFlow(), objective, network, save_at=[t1], rtol=rtol)
         end = np.asarray(ravel_pytree(jax.tree.map(lambda x: x[-1], flow.params))[0])
         add(
             method="thalweg",
@@ -131,14 +131,22 @@ def main():
     parser.add_argument("--mnist", type=Path, required=True)
     parser.add_argument("--networks", nargs="+", default=["relu", "strided", "pooled"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--t1", type=float, default=10.0)
+    parser.add_argument("--reference", type=int, help="steps of the finest descent")
+    parser.add_argument("--descents", nargs="*", type=int)
+    parser.add_argument("--tolerances", nargs="+", type=float, default=TOLERANCES)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     found = problems(arguments.mnist)
     rows = []
     for name in arguments.networks:
         seeds = arguments.seeds if name == "relu" else arguments.seeds[:1]
+        objective, make, finest, descents = found[name]
+        if arguments.descents is not None:
+            descents = arguments.descents
+        problem = objective, make, arguments.reference or finest, descents
         for seed in seeds:
-            rows += rows_for(name, seed, found[name])
+            rows += rows_for(name, seed, problem, arguments.t1, arguments.tolerances)
     if arguments.json:
         result = {"rows": rows, "environment": environment()}
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
