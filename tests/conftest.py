@@ -27,6 +27,23 @@ def _share_compiled_code():
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+def _compile_quickly():
+    """Most of a test's time is compilation, for programs that run once.
+
+    Set XLA_FLAGS, to nothing even, for programs compiled as users have them.
+    """
+    if "XLA_FLAGS" not in os.environ:
+        # Read when JAX is used first, here and in the processes that tests start.
+        os.environ["XLA_FLAGS"] = " ".join(
+            (
+                "--xla_backend_optimization_level=0",
+                "--xla_llvm_disable_expensive_passes=true",
+                "--xla_cpu_use_fusion_emitters=false",
+            )
+        )
+
+
+_compile_quickly()
 _share_compiled_code()
 jax.config.update("jax_enable_x64", True)
 

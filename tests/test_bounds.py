@@ -14,6 +14,7 @@ import thalweg as tw
 from thalweg.curvature import lower_bound
 from thalweg.curvature._bound import bound_at
 from thalweg.curvature._chain import layer_gain, layer_norm
+from thalweg.curvature._upper_bound import upper_bound_at
 
 DRAWS = 12
 RADII = (0.0, 0.05, 0.5)
@@ -57,10 +58,14 @@ def problem(make, loss, seed):
 
 
 @eqx.filter_jit
-def smallest(network, loss, inputs, targets):
+def spectrum(network, loss, inputs, targets):
     flat, unravel = ravel_pytree(network)
     objective = tw.Objective(tw.networks.apply, loss, inputs, targets)
-    return jnp.linalg.eigvalsh(jax.hessian(lambda v: objective.value(unravel(v)))(flat))[0]
+    return jnp.linalg.eigvalsh(jax.hessian(lambda v: objective.value(unravel(v)))(flat))
+
+
+def smallest(*problem):
+    return spectrum(*problem)[0]
 
 
 def moved(network, radius, seed):
@@ -71,9 +76,9 @@ def moved(network, radius, seed):
 
 @pytest.mark.parametrize("loss", ["squared error", "cross-entropy"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_no_eigenvalue_is_below_the_bound(name, loss):
+def test_no_eigenvalue_is_beyond_the_bounds(name, loss):
     function = {"squared error": tw.losses.squared_error, "cross-entropy": tw.losses.cross_entropy}
-    tightness = []
+    tightness, upper_tightness = [], []
     for seed in range(DRAWS):
         network, inputs, targets = problem(NETWORKS[name], loss, seed)
         objective = tw.Objective(tw.networks.apply, function[loss], inputs, targets)
@@ -81,11 +86,17 @@ def test_no_eigenvalue_is_below_the_bound(name, loss):
         assert all(a >= b for a, b in itertools.pairwise(bounds)), "a larger ball, a lower bound"
         for radius, bound in zip(RADII, bounds, strict=True):
             there = moved(network, radius, seed)
-            least = float(smallest(there, function[loss], inputs, targets))
+            values = spectrum(there, function[loss], inputs, targets)
+            least, largest = float(values[0]), float(jnp.max(jnp.abs(values)))
             assert least >= bound
+            above = float(upper_bound_at(network, objective, jnp.asarray(radius)))
+            assert largest <= above
+            if radius == 0:
+                upper_tightness.append(above / largest)
             if radius == 0 and least < -1e-6:
                 tightness.append(bound / least)
     assert not tightness or min(tightness) < 20, "no bound says anything"
+    assert min(upper_tightness) < 20, "no bound says anything"
 
 
 def test_two_linear_layers_at_zero():
@@ -99,6 +110,18 @@ def test_two_linear_layers_at_zero():
     assert bound.tightness(found) == pytest.approx(1.0)
     near = lower_bound(network, network, objective, radius=0.1)
     assert -1.2 < float(near) < -1.0
+
+
+def test_one_linear_layer_is_as_sharp_as_the_bound():
+    network = tw.networks.fully_connected([3, 2], activation="linear", bias=False, key=jr.key(0))
+    inputs = np.random.default_rng(0).normal(size=(6, 3))
+    objective = tw.Objective(tw.networks.apply, tw.losses.squared_error, inputs, np.ones((6, 2)))
+    exact = np.linalg.eigvalsh(inputs.T @ inputs / 6)[-1]
+    for radius in (0.0, 2.0):
+        bound = tw.curvature.upper_bound(network, network, objective, radius=radius)
+        assert float(bound) == pytest.approx(exact, rel=1e-9)
+    with pytest.raises(ValueError, match="radius"):
+        tw.curvature.upper_bound(network, network, objective, radius=-1.0)
 
 
 def test_depth_three_at_zero_bends_nowhere():

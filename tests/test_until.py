@@ -8,6 +8,7 @@ import pytest
 from scipy.integrate import solve_ivp
 
 import thalweg as tw
+from tests import problems
 from tests.problems import (
     landscape,
     leaky_network,
@@ -158,18 +159,27 @@ def test_a_valley_of_minima_is_told_from_a_minimum(start):
 
 
 def test_a_limit_that_round_off_chose_is_not_called_sure():
-    """The exact flow from (1, -1) keeps a = -b and ends in the saddle."""
+    """The exact flow from (1, -1), turned by some angle, keeps a = -b and ends in the saddle."""
+    turn = np.array([[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]])
     flow = tw.integrate(
-        tw.GradientFlow(), product(), pair(1.0, -1.0), until=tw.until.gradient_norm(1e-10)
+        tw.GradientFlow(),
+        problems.landscape(lambda p: 0.5 * (jnp.prod(turn @ p) - 1) ** 2),
+        turn.T @ jnp.array([1.0, -1.0]),
+        until=tw.until.gradient_norm(1e-10),
     )
     assert flow.status.kind == "uncontrolled"
-    assert np.hypot(*last(flow).values()) <= flow.error[-1]
+    assert np.linalg.norm(flow.params[-1]) <= flow.error[-1]
     assert "may lead elsewhere" in flow.status.message
 
 
 def test_a_gradient_that_cannot_be_reached():
+    """Where residuals of several samples cancel, and their rounding does not."""
+    rng = np.random.default_rng(0)
+    objective = tw.Objective(
+        lambda p, x: x @ p, tw.losses.squared_error, rng.normal(size=(7, 2)), rng.normal(size=7)
+    )
     flow = tw.integrate(
-        tw.GradientFlow(), product(), pair(1.0, 0.5), until=tw.until.gradient_norm(1e-17)
+        tw.GradientFlow(), objective, jnp.ones(2), until=tw.until.gradient_norm(1e-19)
     )
     assert flow.status.kind == "stopped"
     assert "cannot be reached in this precision" in flow.status.message

@@ -1,5 +1,6 @@
 """A laboratory for the optimisation dynamics of neural networks."""
 
+from . import closeness as closeness
 from . import curvature as curvature
 from . import datasets as datasets
 from . import linear_networks as linear_networks
@@ -9,9 +10,13 @@ from . import observables as observables
 from . import solvers as solvers
 from . import study as study
 from . import until as until
+from .closeness import Certificate as Certificate
 from .closeness import Comparison as Comparison
 from .closeness import FirstOrderLaw as FirstOrderLaw
 from .closeness import LargestStep as LargestStep
+from .closeness import RunCertificate as RunCertificate
+from .closeness import certify as certify
+from .closeness import certify_run as certify_run
 from .closeness import compare as compare
 from .closeness import largest_step as largest_step
 from .closeness import predicted_distance as predicted_distance

@@ -4,9 +4,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 
 def tree_dot(a: PyTree[Array], b: PyTree[Array]) -> Float[Array, ""]:
@@ -53,6 +54,17 @@ def tree_all_finite(a: PyTree[Array]) -> Array:
 def tree_stack(trees: list[PyTree[Array]]) -> PyTree[Array]:
     """Stack trees of one structure along a new leading axis."""
     return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(x) for x in leaves]), *trees)
+
+
+def tree_random(key: PRNGKeyArray, like: PyTree[Array]) -> PyTree[Array]:
+    """A random point on the unit sphere."""
+    leaves, structure = jax.tree.flatten(like)
+    keys = jr.split(key, len(leaves))
+    random = [
+        jr.normal(k, jnp.shape(x), jnp.result_type(x)) for k, x in zip(keys, leaves, strict=True)
+    ]
+    direction = jax.tree.unflatten(structure, random)
+    return tree_scale(1 / tree_norm(direction), direction)
 
 
 def check_params(params: PyTree[Array], field: str = "params") -> None:

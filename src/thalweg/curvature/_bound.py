@@ -17,7 +17,7 @@ from ._chain import bias_size, chain_of, layer_gain, layer_norm, probes_of, sign
 from ._eigenvalues import Eigenvalues
 
 # What rounding may take away, in units of the last place.
-_ROUNDING = 1e3
+ROUNDING = 1e3
 
 
 class CurvatureBound(eqx.Module):
@@ -92,7 +92,7 @@ def lower_bound(
         Advances in Neural Information Processing Systems, 2021 (the bound by norms, for a point).
     """
     check_positive(radius, "radius", zero=True)
-    network = _checked(network, params, objective)
+    network = checked(network, params, objective)
     return bound_at(network, objective, radius)
 
 
@@ -102,41 +102,26 @@ def bound_at(network: Any, objective: Objective, radius: Any) -> CurvatureBound:
     matrix = interaction(network, objective, radius)
     largest = jnp.max(jnp.linalg.eigvalsh(matrix))
     eps = jnp.finfo(matrix.dtype).eps
-    return CurvatureBound(-largest * (1 + _ROUNDING * eps), radius, matrix)
+    return CurvatureBound(-largest * (1 + ROUNDING * eps), radius, matrix)
 
 
 def interaction(network: Any, objective: Objective, radius: Any) -> Float[Array, "layers layers"]:
     """For each pair of layers a bound on the second derivative of the loss through the network."""
-    _, activation, _ = chain_of(network)
-    if activation.slopes == (1.0, 1.0) and isinstance(network, FullyConnected):
+    if is_linear(network):
         return _of_linear_layers(network, objective, radius)
     return _of_homogeneous_layers(network, objective, radius)
 
 
 def _of_homogeneous_layers(network, objective, radius):
-    links, activation, _ = chain_of(network)
-    layers = [link.layer for link in links]
-    steepest = max(abs(slope) for slope in activation.slopes or ())
+    layers = [link.layer for link in chain_of(network)[0]]
     gains = [layer_gain(layer) for layer in layers]
-    norms = [layer_norm(layer) + gain * radius for layer, gain in zip(layers, gains, strict=True)]
-    # From what comes out of a layer to what comes out of another, further up.
+    steepest, passed = passing(network, radius)
     count = len(layers)
-    passed = [[jnp.ones(())] * count for _ in layers]
-    for low in range(count):
-        for high in range(low + 1, count):
-            passed[low][high] = passed[low][high - 1] * steepest * norms[high]
 
     def of_sample(x, y):
         probes = probes_of(network, x)
-        _, inputs = signals(network, x)
+        entries, moved = entering(network, x, radius)
         slope, pull = _loss_gradient(network, objective, x, y, probes)
-        moved, entries = jnp.zeros(()), []
-        for i, (layer, z) in enumerate(zip(layers, inputs, strict=True)):
-            size = jnp.linalg.norm(z) + moved
-            constant = bias_size(layer, probes[i].size)
-            entries.append(jnp.hypot(gains[i] * size, constant))
-            own = radius * jnp.hypot(gains[i] * jnp.linalg.norm(z), constant)
-            moved = (norms[i] * moved + own) * (steepest if i < count - 1 else 1.0)
         steepness, smoothness = objective.loss.steepness, objective.loss.smoothness
         slope = jnp.minimum(slope + smoothness * moved, steepness)
         rows = []
@@ -155,6 +140,40 @@ def _of_homogeneous_layers(network, objective, radius):
     return upper + upper.T
 
 
+def passing(network: Any, radius: Any) -> tuple[float, list[list[Array]]]:
+    """The steepest slope, and bounds on what passes from one layer's outputs to another's.
+
+    Within the ball; a table by the lower layer and the higher one.
+    """
+    links, activation, _ = chain_of(network)
+    layers = [link.layer for link in links]
+    steepest = max(abs(slope) for slope in activation.slopes or ())
+    norms = [layer_norm(layer) + layer_gain(layer) * radius for layer in layers]
+    passed = [[jnp.ones(())] * len(layers) for _ in layers]
+    for low in range(len(layers)):
+        for high in range(low + 1, len(layers)):
+            passed[low][high] = passed[low][high - 1] * steepest * norms[high]
+    return steepest, passed
+
+
+def entering(network: Any, x: Array, radius: Any) -> tuple[list[Array], Array]:
+    """For one sample, bounds within the ball on the change that each layer's weights make at once.
+
+    And on how far the outputs move.
+    """
+    links, activation, _ = chain_of(network)
+    steepest = max(abs(slope) for slope in activation.slopes or ())
+    probes, (_, inputs) = probes_of(network, x), signals(network, x)
+    moved, entries = jnp.zeros(()), []
+    for i, (link, z) in enumerate(zip(links, inputs, strict=True)):
+        gain, constant = layer_gain(link.layer), bias_size(link.layer, probes[i].size)
+        norm = layer_norm(link.layer) + gain * radius
+        entries.append(jnp.hypot(gain * (jnp.linalg.norm(z) + moved), constant))
+        own = radius * jnp.hypot(gain * jnp.linalg.norm(z), constant)
+        moved = (norm * moved + own) * (steepest if i < len(links) - 1 else 1.0)
+    return entries, moved
+
+
 def _loss_gradient(network, objective, x, y, probes):
     """Norms of the loss's gradient with respect to the outputs, and to what leaves each layer."""
 
@@ -167,20 +186,11 @@ def _loss_gradient(network, objective, x, y, probes):
 
 def _of_linear_layers(network, objective, radius):
     """With the gradient of the loss with respect to the end-to-end matrix."""
-    gains = [abs(layer.weight_scale) for layer in network.layers]
-    weights = [layer.weight_scale * layer.weight for layer in network.layers]
-    first = network.layers[0]
-    if first.bias is not None:
-        # One more input, which is 1.
-        weights[0] = jnp.concatenate([weights[0], first.bias_scale * first.bias[:, None]], axis=1)
-        gains[0] = max(gains[0], abs(first.bias_scale))
+    weights, gains, as_input = linear_layers(network)
     count = len(weights)
 
     def sums(x, y):
-        x = x.reshape(x.shape[0], -1)
-        if first.bias is not None:
-            x = jnp.concatenate([x, jnp.ones((x.shape[0], 1), x.dtype)], axis=1)
-        outputs = x
+        outputs = x = as_input(x)
         for weight in weights:
             outputs = outputs @ weight.T
         slopes = jax.grad(lambda z: jnp.sum(objective.loss(z, y)))(outputs)
@@ -190,19 +200,17 @@ def _of_linear_layers(network, objective, radius):
     norms = [jnp.linalg.norm(w, 2) for w in weights]
     wider = [norm + gain * radius for norm, gain in zip(norms, gains, strict=True)]
     # What the end-to-end matrix, and with it the gradient, changes by within the ball.
-    whole = _product(wider) - _product(norms)
+    whole = product(wider) - product(norms)
     steeper = objective.loss.smoothness * jnp.linalg.norm(second_moment, 2) * whole
     rows = []
     for low in range(count):
         row = [jnp.zeros(())] * (low + 1)
         for high in range(low + 1, count):
-            between = _chained(weights[low + 1 : high])
+            between = chained(weights[low + 1 : high])
             middle = jnp.linalg.norm(between, 2) if between is not None else jnp.ones(())
-            middle += _product(wider[low + 1 : high]) - _product(norms[low + 1 : high])
+            middle += product(wider[low + 1 : high]) - product(norms[low + 1 : high])
             ends = _surrounded(gradient, weights[:low], weights[high + 1 :])
-            outer, outer_wider = (
-                _product(n[:low]) * _product(n[high + 1 :]) for n in (norms, wider)
-            )
+            outer, outer_wider = (product(n[:low]) * product(n[high + 1 :]) for n in (norms, wider))
             size = jnp.linalg.norm(gradient, 2)
             ends = jnp.linalg.norm(ends, 2) + (size + steeper) * outer_wider - size * outer
             row.append(gains[low] * gains[high] * middle * ends)
@@ -211,11 +219,35 @@ def _of_linear_layers(network, objective, radius):
     return upper + upper.T
 
 
-def _product(numbers):
+def is_linear(network: Any) -> bool:
+    """Whether the sharper bounds for dense linear layers apply."""
+    return isinstance(network, FullyConnected) and network.activation.slopes == (1.0, 1.0)
+
+
+def linear_layers(network: FullyConnected) -> tuple[list[Array], list[float], Any]:
+    """Scaled weights and gains of dense layers, and a function from samples to their inputs."""
+    gains = [abs(layer.weight_scale) for layer in network.layers]
+    weights = [layer.weight_scale * layer.weight for layer in network.layers]
+    first = network.layers[0]
+    if first.bias is not None:
+        # One more input, which is 1.
+        weights[0] = jnp.concatenate([weights[0], first.bias_scale * first.bias[:, None]], axis=1)
+        gains[0] = max(gains[0], abs(first.bias_scale))
+
+    def as_input(x):
+        x = x.reshape(x.shape[0], -1)
+        if first.bias is not None:
+            x = jnp.concatenate([x, jnp.ones((x.shape[0], 1), x.dtype)], axis=1)
+        return x
+
+    return weights, gains, as_input
+
+
+def product(numbers):
     return jnp.prod(jnp.stack(numbers)) if numbers else jnp.ones(())
 
 
-def _chained(weights):
+def chained(weights):
     """The product of consecutive layers, the first one rightmost."""
     result = None
     for weight in weights:
@@ -226,12 +258,12 @@ def _chained(weights):
 def _surrounded(gradient, below, above):
     """`below gradient^T above`, the gradient seen from between two layers."""
     result = gradient.T
-    before, after = _chained(below), _chained(above)
+    before, after = chained(below), chained(above)
     result = result if before is None else before @ result
     return result if after is None else result @ after
 
 
-def _checked(network, params, objective):
+def checked(network, params, objective):
     """The network with these parameters."""
     if jax.tree.structure(network) != jax.tree.structure(params):
         raise ValueError("params: of another structure than the network.")

@@ -6,11 +6,20 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 from .._checks import check_instance, check_positive, check_positive_integer
-from .._trees import check_params, tree_dtype, tree_norm, tree_size, tree_sub
+from .._trees import (
+    check_params,
+    tree_axpy,
+    tree_dtype,
+    tree_norm,
+    tree_random,
+    tree_size,
+    tree_sub,
+)
 from ..objective import Objective
 from ..trajectory import Snapshot, Stats, Status
 from ._base import Flow
@@ -29,6 +38,9 @@ _SAFETY = 1.25
 # Where tolerances do not decide (at the start, near a saddle) its steps are longer all the same.
 # Two solutions with the same steps would agree about a wrong answer.
 _STRIDE = 2.0
+
+# It starts aside by so many roundings: what round-off decides then shows, in half of all cases.
+_ASIDE = 64
 
 # At how many times around the saved one it is measured.
 _PLACES = 4
@@ -50,7 +62,9 @@ class Integration:
     """A flow being integrated, from one saved time to the next: see `integrate`.
 
     `times` are the saved times; `initial`, `advance` and `finished` make it a
-    `thalweg.trajectory.Resumable`.
+    `thalweg.trajectory.Resumable`. `aside` is how far the companion starts from the solution, in
+    units of `rtol`: a distance of the tolerance's order finds out what symmetry hides, and is
+    visible in the error.
     """
 
     def __init__(
@@ -64,6 +78,7 @@ class Integration:
         atol: float | None = None,
         solver: diffrax.AbstractSolver | None = None,
         max_steps: int = 1_000_000,
+        aside: float | None = None,
     ):
         check_instance(flow, Flow, "flow", "a Flow")
         check_instance(objective, Objective, "objective", "an Objective")
@@ -86,6 +101,7 @@ class Integration:
         self.objective = objective
         self.params = params
         self._max_steps = max_steps
+        self._aside = _ASIDE * _eps(params) if aside is None else aside * self.rtol
 
         # Both have the same interface, each with states of its own kind.
         def method(factor: float, stride: float) -> Any:
@@ -110,10 +126,13 @@ class Integration:
     def initial(self) -> IntegrationState:
         """The state at time 0."""
         zero = jnp.asarray(0)
+        first = float(self.times[self.times > 0][0])
+        part = jnp.asarray(self._aside, tree_dtype(self.params))
+        beside = _beside(self.objective, self.params, part, first)
         return IntegrationState(
             zero,
             self._solution.start(self.objective, self.params),
-            self._companion.start(self.objective, self.params),
+            self._companion.start(self.objective, beside),
             zero,
         )
 
@@ -129,12 +148,14 @@ class Integration:
         here = self._solution.at(self.objective, self.params, solution, t)
         solution = self._solution.looked(solution, t)
         params = self.dynamics.params(here)
+        size, moved = (float(x) for x in _sizes(params, self.params))
         error = float("inf")
-        if fallen.ok:
+        if moved == 0:
+            error = 0.0
+        elif fallen.ok:
             error = _SAFETY * self._distance(solution, companion, here, t)
             companion = self._companion.looked(companion, t)
         steps = self._solution.accepted(solution)
-        size, moved = (float(x) for x in _sizes(params, self.params))
         error += 4 * size * _eps(params) * float(np.sqrt(steps + 1))
         error += self._solution.early_error(self.params, solution, t)
         if self.kinks.exist and t > 0:
@@ -209,7 +230,8 @@ class Integration:
         known = all(cost_is_known(s) for s in self._solution.solvers)
         return Stats(
             gradients=self._solution.evaluations(solution) + self.kinks.gradients if known else -1,
-            error_gradients=self._companion.evaluations(companion) if known else -1,
+            # A gradient for its start.
+            error_gradients=self._companion.evaluations(companion) + 1 if known else -1,
             steps=self._solution.accepted(solution),
             rejected=self._solution.rejected(solution),
             solver=self._solution.solver_names(solution),
@@ -228,6 +250,15 @@ def controlled(params: PyTree, moved: float, error: float) -> Status:
         f"the error reported, {error:.2g}, is not small against the distance moved, {moved:.2g}:"
         " the exact flow may lead elsewhere. Use tighter tolerances.",
     )
+
+
+@eqx.filter_jit
+def _beside(objective, params, part, time):
+    """The parameters, moved in a random direction by a part of their size or of the first move."""
+    move = time * tree_norm(objective.gradient(params))
+    length = part * jnp.minimum(tree_norm(params), jnp.nan_to_num(move))
+    way = tree_random(jr.key(0), params)
+    return tree_axpy(length.astype(tree_dtype(params)), way, params)
 
 
 @eqx.filter_jit

@@ -18,8 +18,12 @@ _STRIDE = 1.5
 _MOST_LOOKS = 400
 # What finding the scale of time costs: a gradient and a Hessian-vector product.
 _LOOKING = 3
-# After so many looks without a change beyond rounding, nothing more will happen.
-_RESTS = 6
+# After so many looks without a change beyond rounding, nothing more will happen. Long steps with
+# many stages leave this many units of the parameters' resolution undecided.
+_RESTS, _ROUNDING = 6, 256
+# How far the companion starts from the solution, in units of `rtol`. Past a saddle it then goes its
+# own way long before round-off decides for the solution, and is seen to do so.
+_ASIDE = 0.01
 
 
 class Arrival(eqx.Module):
@@ -63,17 +67,21 @@ def follow_until(
     wanted = np.asarray([0.0] if save_at is None else save_at, float)
     times = _looks(objective, params, t1)
     times = np.union1d(times, wanted[wanted <= times[-1]])
-    run = Integration(flow, objective, params, save_at=times, **options)
+    run = Integration(flow, objective, params, save_at=times, aside=_ASIDE, **options)
     cost = _LOOKING + (ending.start(objective, run.params) or 0)
     state, rows = run.initial(), []
     arrival, before, resting = Arrival(), run.params, 0
     last: Snapshot | None = None
+    lost = Status()
     while not run.finished(state):
         state, last = run.advance(state)
         if last.time in wanted:
             rows.append(last)
         if last.time == 0 or not last.status.ok:
             continue
+        # Once the flow was lost from sight, what comes after may be another way's end.
+        apart = controlled(last.params, _moved(last.params, run.params), last.error or 0.0)
+        lost = lost if lost.kind == "uncontrolled" else replace(apart, time=last.time)
         rate = last.time ** (-1 if flow.real_spectrum else -2)
         arrival = ending(objective, last.params, float(last.error or 0.0), rate)
         cost += arrival.cost
@@ -85,15 +93,17 @@ def follow_until(
     if rows and rows[-1] is last:
         rows.pop()
     if arrival.final:
-        moved = float(tree_norm(tree_sub(arrival.params, run.params)))
-        status = controlled(arrival.params, moved, arrival.error)
+        status = controlled(arrival.params, _moved(arrival.params, run.params), arrival.error)
         doubt = f" But {status.message}" if status.kind == "uncontrolled" else ""
+        if status.ok and not doubt and lost.kind == "uncontrolled":
+            status = lost
+            doubt = f" But on the way, at t = {lost.time:.3g}, {lost.message}"
         last = replace(
             last,
             params=arrival.params,
             loss=float(objective.value(arrival.params)),
             error=arrival.error,
-            status=replace(status, message=arrival.message + doubt),
+            status=Status(status.kind, arrival.message + doubt),
         )
     elif resting >= _RESTS:
         message = (
@@ -109,10 +119,14 @@ def follow_until(
     return replace(Trajectory.from_snapshots([*rows, last], run), limit=arrival.limit)
 
 
+def _moved(params: PyTree, start: PyTree) -> float:
+    return float(tree_norm(tree_sub(params, start)))
+
+
 def _same(params: PyTree, before: PyTree) -> bool:
     """Whether two points differ by no more than rounding."""
     eps = float(jnp.finfo(tree_dtype(params)).eps)
-    return float(tree_norm(tree_sub(params, before))) <= 8 * eps * float(tree_norm(params))
+    return float(tree_norm(tree_sub(params, before))) <= _ROUNDING * eps * float(tree_norm(params))
 
 
 def _looks(objective, params, t1) -> np.ndarray:

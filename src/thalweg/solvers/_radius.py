@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._trees import tree_axpy, tree_dtype, tree_norm, tree_scale, tree_sub
+from .._trees import tree_axpy, tree_dtype, tree_norm, tree_random, tree_scale, tree_sub
 
 _MINIMUM_ITERATIONS = 2
 # For how many evaluations of the field an estimate is trusted: at first, and at most. Two spent on
@@ -33,16 +33,9 @@ class SpectralRadius(eqx.Module):
     @staticmethod
     def unknown(y: PyTree[Array]) -> "SpectralRadius":
         """No estimate yet; the first one starts from a fixed random direction."""
-        leaves, structure = jax.tree.flatten(y)
-        keys = jr.split(jr.key(0), len(leaves))
-        random = [
-            jr.normal(k, jnp.shape(x), jnp.result_type(x))
-            for k, x in zip(keys, leaves, strict=True)
-        ]
-        direction = jax.tree.unflatten(structure, random)
         return SpectralRadius(
             value=jnp.asarray(-1.0, tree_dtype(y)),
-            direction=tree_scale(1 / tree_norm(direction), direction),
+            direction=tree_random(jr.key(0), y),
             age=jnp.asarray(0),
             patience=jnp.asarray(_FIRST_PATIENCE),
         )

@@ -1,0 +1,292 @@
+"""The largest step size with which gradient descent provably stays near a flow."""
+
+import math
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from .._checks import check_instance, check_positive
+from .._trees import tree_norm
+from ..flows import GradientFlow
+from ..objective import Objective
+from ..trajectory import Trajectory
+from ._certify_run import RunCertificate
+from ._evidence import Evidence, Hypothesis, Intervals
+from ._growth import added_within, grown
+
+# Up to so many steps the inequality is solved step by step; beyond, the source is rounded up.
+_MOST_STEPS = 200_000
+_ROUNDING = 1e-12
+# How near to the largest step size that the inequality allows.
+_PRECISION = 1.01
+
+
+class Certificate(eqx.Module):
+    """With this step size or a smaller one, gradient descent stays within epsilon of the flow.
+
+    - `step_size`: from the inequality of `certify`, solved piece by piece; 0 if there is none.
+        It divides `t1`; so must a smaller one for the last step to end there.
+    - `uniform_step_size`: from one bound each on sharpness and gradient all along the path, as in
+        the published condition.
+    - `epsilon`, `t1`: the distance and the time up to which it holds.
+    - `hypotheses`: what it rests on; `proved`: whether none of that was sampled or assumed.
+    - `bending`: for each piece between two saved times, the bound on minus the lowest eigenvalue of
+        the Hessian in the tube; `source`: that on how fast the gradient turns along a step.
+    - `amplification`: by how much negative curvature may multiply an early error.
+    - `gradients`: what it cost.
+    """
+
+    step_size: float
+    uniform_step_size: float
+    epsilon: float
+    t1: float
+    hypotheses: tuple[Hypothesis, ...] = eqx.field(static=True)
+    times: np.ndarray
+    bending: np.ndarray
+    source: np.ndarray
+    gradients: int
+
+    @property
+    def proved(self) -> bool:
+        """Whether there is such a step size and nothing was sampled or assumed."""
+        return self.step_size > 0 and all(h.proved for h in self.hypotheses)
+
+    @property
+    def amplification(self) -> float:
+        """By how much negative curvature may have multiplied an early error."""
+        with np.errstate(over="ignore"):
+            return float(np.exp(np.sum(np.maximum(self.bending, 0) * np.diff(self.times))))
+
+    @property
+    def limit(self) -> str:
+        """What keeps the step size from being larger, in a sentence."""
+        if self.step_size == 0:
+            return "No step size can be vouched for: the bounds in the tube are not finite."
+        if self.amplification > 10:
+            return (
+                "Negative curvature limits the step size: it may multiply errors by"
+                f" {self.amplification:.3g}."
+            )
+        return (
+            "The turning of the gradient limits the step size: over the time it adds"
+            f" {float(np.sum(self.source * np.diff(self.times))) / 2:.3g} per unit of step size."
+        )
+
+    def __str__(self):
+        lines = [
+            f"gradient descent with steps of at most {self.step_size:.3g} stays within"
+            f" {self.epsilon:g} of the flow to t = {self.t1:g}"
+            + (", proved" if self.proved else ", not proved")
+        ]
+        lines += [f"  {h.how}: {h.statement}" for h in self.hypotheses]
+        return "\n".join([*lines, f"  {self.limit}"])
+
+
+def certify(
+    objective: Objective,
+    flow: Trajectory | RunCertificate,
+    *,
+    epsilon: float,
+    evidence: Evidence | None = None,
+) -> Certificate:
+    """The largest step size with which gradient descent stays within epsilon of a flow.
+
+        flow = tw.integrate(tw.GradientFlow(), objective, network, save_at=np.linspace(0, 10, 101))
+        print(tw.certify(objective, flow, epsilon=0.1, evidence=tw.closeness.ClosedForm(network)))
+
+    Let e(t) be the distance between the flow and the polygon p through the iterates. While it is
+    below epsilon,
+
+    `e' <= m(t) e + |grad f(theta_k) - grad f(p(t))|`,
+
+    where -m is below the lowest eigenvalue of the Hessian in the ball of radius epsilon around the
+    flow; negative m, positive curvature, counts. The gradient's difference is at most the time
+    since the step began times its rate of turning in the tube. The flow between two saved times
+    lies in a ball, since its length is at most the root of time times loss lost; the error of the
+    saved points widens it. The denser the saved times, the better.
+
+    **Arguments:**
+
+    - `flow`: a gradient flow with its first row at time 0, or a `RunCertificate`, whose iterates
+        stand for the flow with an error that is proved where the certificate is.
+    - `epsilon`: the Euclidean distance over all parameters.
+    - `evidence`: `ClosedForm(network)`, which can prove, or `Intervals()`, the default, for any
+        network.
+
+    **Raises:** TypeError for anything else than a gradient flow; ValueError for an epsilon that is
+    not positive or not above the flow's own error, a flow that does not begin at time 0, and where
+    a hypothesis of the evidence fails.
+
+    ??? cite "Reference"
+
+        Elkabetz and Cohen, "Continuous vs. discrete optimization of deep neural networks", Advances
+        in Neural Information Processing Systems, 2021; Hairer, Nørsett and Wanner, Solving Ordinary
+        Differential Equations I (1993), section I.10.
+    """
+    check_instance(objective, Objective, "objective", "an Objective")
+    check_positive(epsilon, "epsilon")
+    path = _path_of(flow)
+    evidence = Intervals() if evidence is None else evidence
+    check_instance(evidence, Evidence, "evidence", "evidence, ClosedForm(network) or Intervals()")
+    if path.errors.max() >= epsilon:
+        raise ValueError(
+            f"epsilon: {epsilon:g} is not above the flow's own error,"
+            f" {path.errors.max():.3g}; use tighter tolerances."
+        )
+    first = _row(path.params, 0)
+    evidence.check(objective, first)
+    bending, source, uniform, cost = _bounds(objective, path, epsilon, evidence)
+    spans = np.diff(path.times)
+    if np.all(np.isfinite(bending)) and np.all(np.isfinite(source)):
+        step = _largest(path.times, bending, source, epsilon)
+        per_step = grown(0.0, bending, uniform * _grown_within(bending, spans), spans)
+        whole = epsilon / float(per_step.max()) if per_step.max() > 0 else math.inf
+    else:
+        step = whole = 0.0
+    return Certificate(
+        step_size=step,
+        uniform_step_size=min(whole, float(path.times[-1])),
+        epsilon=float(epsilon),
+        t1=float(path.times[-1]),
+        hypotheses=(*evidence.hypotheses(objective, first), *path.hypotheses),
+        times=path.times,
+        bending=bending,
+        source=source,
+        gradients=cost,
+    )
+
+
+class _Path(NamedTuple):
+    """Points near the exact flow, how near, and why that is believed."""
+
+    times: np.ndarray
+    params: PyTree
+    errors: np.ndarray
+    hypotheses: tuple[Hypothesis, ...]
+
+
+def _path_of(flow: Any) -> _Path:
+    if isinstance(flow, RunCertificate):
+        errors = flow.bound[flow.looks]
+        finite = np.isfinite(errors)
+        rows = jax.tree.map(lambda x: x[: finite.sum()], flow.params)
+        if finite.sum() < 2:
+            raise ValueError("flow: the certificate says nothing beyond the start.")
+        return _Path(flow.times[flow.looks][finite], rows, errors[finite], flow.hypotheses)
+    check_instance(flow, Trajectory, "flow", "a gradient flow's Trajectory or a RunCertificate")
+    if not isinstance(flow.dynamics, GradientFlow):
+        raise TypeError(
+            f"flow: expected a gradient flow, got {type(flow.dynamics).__name__}; for runs of"
+            " gradient descent see `certify_run`."
+        )
+    times = np.asarray(flow.times)
+    if times[0] != 0 or len(times) < 2:
+        raise ValueError("flow: its first saved time must be 0, followed by others.")
+    assert flow.error is not None
+    how = Hypothesis("the flow's own error: the distance of two solutions", "sampled")
+    return _Path(times, flow.params, np.asarray(flow.error), (how,))
+
+
+def _bounds(objective, path, epsilon, evidence):
+    """Per piece: minus the lowest curvature, how fast a gradient turns; both bounds at once."""
+    facts = [_facts(objective, _row(path.params, i)) for i in range(len(path.times))]
+    loss, slope, turn = (np.asarray(column, float) for column in zip(*facts, strict=True))
+    cost = 3 * len(facts)
+    if evidence.covers_balls:
+        bending, source, sharpness, steepness = [], [], [], []
+        for i, span in enumerate(np.diff(path.times)):
+            here = evidence.in_ball(objective, _row(path.params, i), path.errors[i])
+            there = evidence.in_ball(objective, _row(path.params, i + 1), path.errors[i + 1])
+            # What the loss of the exact flow may have fallen by.
+            fallen = loss[i] - loss[i + 1]
+            for end, place in ((here, i), (there, i + 1)):
+                error = path.errors[place]
+                fallen += slope[place] * error + end.sharpness * error**2 / 2
+            radius = epsilon + path.errors[i] + math.sqrt(span * max(fallen, 0.0))
+            ball = evidence.in_ball(objective, _row(path.params, i), radius)
+            cost += here.gradients + there.gradients + ball.gradients
+            bending.append(ball.bending)
+            sharpness.append(ball.sharpness)
+            steepness.append(slope[i] + ball.sharpness * radius)
+            source.append(ball.sharpness * steepness[-1])
+        return np.array(bending), np.array(source), max(sharpness) * max(steepness), cost
+    balls = [
+        evidence.in_ball(objective, _row(path.params, i), epsilon + path.errors[i])
+        for i in range(len(path.times))
+    ]
+    cost += sum(ball.gradients for ball in balls)
+    bent = np.array([ball.bending for ball in balls])
+    sharp = np.array([ball.sharpness for ball in balls])
+    steep = slope + sharp * (epsilon + path.errors)
+    # H g on the flow, and what g changes by within the tube.
+    turning = turn + sharp**2 * (epsilon + path.errors)
+    ends = np.maximum(bent[:-1], bent[1:]), np.maximum(turning[:-1], turning[1:])
+    return *ends, float(sharp.max() * steep.max()), cost
+
+
+def _largest(times, bending, source, epsilon) -> float:
+    """The largest step size, of those that divide the time, that keeps the error below epsilon."""
+    total = times[-1]
+
+    def keeps(count):
+        step = total / count
+        begin, end = step * np.arange(count), step * np.arange(1, count + 1)
+        # A step may reach over several pieces; rounding of times must not hide one.
+        low = np.searchsorted(times, begin * (1 - _ROUNDING), side="right") - 1
+        high = np.searchsorted(times, end * (1 + _ROUNDING), side="left")
+        low = np.clip(low, 0, len(bending) - 1)
+        high = np.clip(high, low + 1, len(bending))
+        m, rate = _window_max(bending, low, high), _window_max(source, low, high)
+        errors = grown(0.0, m, rate * added_within(m, step), np.full(count, step))
+        return float(np.max(errors)) <= epsilon
+
+    fewest = 1
+    while not keeps(fewest):
+        if fewest >= _MOST_STEPS:
+            return _shorter(times, bending, source, epsilon)
+        fewest = min(2 * fewest, _MOST_STEPS)
+    too_few = fewest // 2
+    while fewest - too_few > 1 and fewest > _PRECISION * too_few:
+        middle = (fewest + too_few) // 2
+        if keeps(middle):
+            fewest = middle
+        else:
+            too_few = middle
+    return total / fewest
+
+
+def _shorter(times, bending, source, epsilon) -> float:
+    """For steps shorter than any piece: as if the gradient had turned for a whole step already."""
+    spans = np.diff(times)
+    # A step may have begun in the piece before.
+    before = np.maximum(source, np.concatenate([source[:1], source[:-1]]))
+    per_step = float(grown(0.0, bending, before * _grown_within(bending, spans), spans).max())
+    return min(epsilon / per_step, float(spans.min())) if np.isfinite(per_step) else 0.0
+
+
+def _window_max(values, low, high):
+    """`max(values[low:high])` for many windows, none of them empty."""
+    padded = np.append(values, -np.inf)
+    return np.maximum.reduceat(padded, np.stack([low, high], axis=1).ravel())[::2]
+
+
+def _grown_within(bending, spans):
+    """`int_0^span exp(m s) ds`."""
+    x = bending * spans
+    some = np.where(np.abs(x) > 1e-8, x, 1.0)
+    with np.errstate(over="ignore"):
+        return spans * np.where(np.abs(x) > 1e-8, np.expm1(some) / some, 1 + x / 2)
+
+
+def _row(params, i):
+    return jax.tree.map(lambda x: x[i], params)
+
+
+@eqx.filter_jit
+def _facts(objective, params):
+    """The loss, the gradient's norm, and that of the Hessian times the gradient."""
+    loss, gradient = objective.value_and_gradient(params)
+    return loss, tree_norm(gradient), tree_norm(objective.hvp(params, gradient))

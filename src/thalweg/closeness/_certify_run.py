@@ -1,0 +1,273 @@
+"""A bound on how far a run of gradient descent is from its flow, at every step."""
+
+import itertools
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from .._checks import check_instance, check_positive_integer
+from .._trees import tree_axpy, tree_dtype, tree_norm, tree_stack, tree_sub
+from ..objective import Objective
+from ..optimizers import GradientDescent
+from ..trajectory import Trajectory
+from ._evidence import Curvature, Evidence, Hypothesis, Intervals
+from ._growth import added_within, grown
+
+# How often a tube that turns out too narrow is widened.
+_WIDENINGS = 12
+# What a step rounds off, in units of the parameters' resolution: of their size, and of the step's.
+_ROUNDING, _GRADIENT_ROUNDING = 4.0, 1e3
+
+
+class RunCertificate(eqx.Module):
+    """At every step of a run of gradient descent, at most how far the exact flow is.
+
+    - `bound`: shape `(steps + 1,)`, for `|theta_k - theta(k step_size)|`, k = 0, 1, ...; infinite
+        from where nothing can be said, see `limit`.
+    - `hypotheses`: what it rests on; `proved`: whether none of that was sampled or assumed.
+        Margins are left for rounding, which is not part of the proof.
+    - `looks`: the steps at which curvature was bounded; `bending`: for each stretch between two of
+        them the bound on minus the lowest eigenvalue of the Hessian; `params`: the iterates there.
+    - `gradients`: what it cost.
+    """
+
+    step_size: float
+    bound: Float[np.ndarray, "steps + 1"]
+    hypotheses: tuple[Hypothesis, ...] = eqx.field(static=True)
+    looks: np.ndarray
+    bending: np.ndarray
+    turning: float
+    params: PyTree[Float[Array, "looks ..."]]
+    gradients: int
+    objective: Objective
+
+    @property
+    def times(self) -> Float[np.ndarray, "steps + 1"]:
+        """Flow time of every step."""
+        return self.step_size * np.arange(len(self.bound))
+
+    @property
+    def proved(self) -> bool:
+        """Whether the bounds are finite and nothing was sampled or assumed."""
+        return bool(np.isfinite(self.bound[-1])) and all(h.proved for h in self.hypotheses)
+
+    @property
+    def amplification(self) -> float:
+        """By how much negative curvature may have multiplied an early error."""
+        spans = np.diff(self.looks)[: len(self.bending)] * self.step_size
+        with np.errstate(over="ignore"):
+            return float(np.exp(np.sum(np.maximum(self.bending, 0) * spans)))
+
+    @property
+    def limit(self) -> str:
+        """What keeps the bound from being smaller, in a sentence."""
+        if not np.isfinite(self.bound[-1]):
+            last = int(np.flatnonzero(np.isfinite(self.bound))[-1])
+            return (
+                f"Nothing can be said beyond step {last}: the farther the flow may be, the more"
+                " negative the curvature in the tube may be, and the tube grows without end."
+            )
+        if self.amplification > 10:
+            return (
+                f"Negative curvature limits the bound: it may multiply errors by"
+                f" {self.amplification:.3g}."
+            )
+        return (
+            f"The turning of the gradient within steps limits the bound: it adds up to"
+            f" {self.turning:.3g}."
+        )
+
+    def __str__(self):
+        lines = [
+            f"gradient descent, {len(self.bound) - 1} steps of {self.step_size:g}: at the end at"
+            f" most {self.bound[-1]:.3g} from the flow"
+            + (", proved" if self.proved else ", not proved")
+        ]
+        lines += [f"  {h.how}: {h.statement}" for h in self.hypotheses]
+        return "\n".join([*lines, f"  {self.limit}"])
+
+
+def certify_run(
+    objective: Objective,
+    run: Trajectory,
+    *,
+    evidence: Evidence | None = None,
+    looks: int = 24,
+) -> RunCertificate:
+    """Bound the distance of a run of gradient descent from the exact flow, step by step.
+
+        certificate = tw.certify_run(objective, run, evidence=tw.closeness.ClosedForm(network))
+        certificate.bound[run.steps]
+
+    Let p be the polygon through the iterates and e(t) its distance from the flow. While the flow
+    stays within r of p,
+
+    `e' <= m e + |grad f(theta_k) - grad f(p(t))|`,
+
+    where -m is below every eigenvalue of the Hessian within r of p: negative m, positive curvature,
+    makes e smaller. The inequality is solved step by step, and r chosen so that e stays below it.
+    The gradient's turning within a step is bounded by the sharpness in the tube where that is known
+    all over it, and else by the turning between the iterates themselves. The flow is not computed,
+    so that no error of an integrator enters.
+
+    **Arguments:**
+
+    - `run`: what `tw.descend(tw.GradientDescent(...), ...)` returned; its steps are made again.
+    - `evidence`: `ClosedForm(network)`, which can prove, or `Intervals()`, the default, for any
+        network.
+    - `looks`: the number of stretches with a curvature of their own.
+
+    **Raises:** TypeError for a run of another optimizer; ValueError or TypeError where a hypothesis
+    of the evidence fails.
+
+    ??? cite "Reference"
+
+        Hairer, Nørsett and Wanner, Solving Ordinary Differential Equations I (1993), section I.10;
+        Elkabetz and Cohen, "Continuous vs. discrete optimization of deep neural networks", Advances
+        in Neural Information Processing Systems, 2021.
+    """
+    check_instance(objective, Objective, "objective", "an Objective")
+    check_instance(run, Trajectory, "run", "a Trajectory")
+    if not isinstance(run.dynamics, GradientDescent) or run.steps is None:
+        raise TypeError(
+            f"run: expected a run of GradientDescent, got one of {type(run.dynamics).__name__}."
+        )
+    check_positive_integer(looks, "looks")
+    evidence = Intervals() if evidence is None else evidence
+    check_instance(evidence, Evidence, "evidence", "evidence, ClosedForm(network) or Intervals()")
+    evidence.check(objective, run.initial)
+    step, total = float(run.dynamics.step_size), int(run.steps[-1])
+    places = np.unique(np.round(np.linspace(0, total, min(looks, total) + 1)).astype(int))
+    longest = int(np.diff(places).max(initial=0))
+    eps = float(jnp.finfo(tree_dtype(run.initial)).eps)
+    walker = _Walker(objective, evidence, step, eps)
+    params, cost, turning = run.initial, 1, 0.0
+    bound, bending, rows = [np.zeros(1)], [], [params]
+    gradient = _gradient(objective, params)
+    for first, last in itertools.pairwise(places):
+        made = _walk(objective, params, gradient, step, last - first, longest)
+        stretch = _Stretch(
+            params, made[0], float(made[2]), *(np.asarray(x)[: last - first] for x in made[3:])
+        )
+        cost += last - first
+        found, m, spent, source = walker.over(stretch, bound[-1][-1])
+        cost += spent
+        bound.append(found[1:])
+        bending.append(m)
+        turning += source
+        params, gradient = made[0], made[1]
+        rows.append(params)
+        if not np.isfinite(found[-1]):
+            break
+    done = np.concatenate(bound)
+    hypotheses = evidence.hypotheses(objective, run.initial)
+    if not evidence.covers_balls:
+        hypotheses += (
+            Hypothesis("within a step the gradient turns no more than to its end", "sampled"),
+        )
+    return RunCertificate(
+        step_size=step,
+        bound=np.append(done, np.full(total + 1 - len(done), np.inf)),
+        hypotheses=hypotheses,
+        looks=places[: len(rows)],
+        bending=np.asarray(bending),
+        turning=turning,
+        params=tree_stack(rows),
+        gradients=int(cost),
+        objective=objective,
+    )
+
+
+class _Stretch(eqx.Module):
+    """Steps between two looks: their ends, and for each step sizes of what matters."""
+
+    start: PyTree
+    end: PyTree
+    farthest: float
+    slope: np.ndarray
+    turn: np.ndarray
+    size: np.ndarray
+
+
+class _Walker(eqx.Module):
+    """Solves the inequality over one stretch after the other."""
+
+    objective: Objective
+    evidence: Evidence
+    step: float
+    eps: float
+
+    def over(self, stretch: _Stretch, error: float) -> tuple[np.ndarray, float, int, float]:
+        """The error at every step, minus the lowest curvature, the cost, and what was added."""
+        rounded = self.eps * (
+            _ROUNDING * stretch.size + _GRADIENT_ROUNDING * self.step * stretch.slope
+        )
+        cost, added = 0, rounded
+        # As if no curvature were negative, with room for some.
+        least = error + np.sum(0.5 * self.step * stretch.turn + rounded)
+        width, m = 2.0 * float(least), math.nan
+        for _ in range(_WIDENINGS):
+            curvature = self._curvature(stretch, width)
+            cost += curvature.gradients
+            m = curvature.bending
+            if self.evidence.covers_balls:
+                rate = curvature.sharpness * stretch.slope
+            else:
+                rate = stretch.turn / self.step
+            bendings = np.full(len(rate), m)
+            added = rate * added_within(bendings, self.step) + rounded
+            errors = grown(error, bendings, added, self.step)
+            widest = float(np.max(errors))
+            if widest <= width:
+                return errors, m, cost, float(np.sum(added))
+            if not math.isfinite(widest):
+                # Perhaps the tube was too wide.
+                break
+            width = 1.5 * widest
+        return np.full(len(stretch.slope) + 1, np.inf), m, cost, float(np.sum(added))
+
+    def _curvature(self, stretch: _Stretch, width: float) -> Curvature:
+        if self.evidence.covers_balls:
+            radius = stretch.farthest + width
+            return self.evidence.in_ball(self.objective, stretch.start, radius)
+        ends = [
+            self.evidence.in_ball(self.objective, point, width)
+            for point in (stretch.start, stretch.end)
+        ]
+        return Curvature(
+            max(c.bending for c in ends),
+            max(c.sharpness for c in ends),
+            sum(c.gradients for c in ends),
+        )
+
+
+@eqx.filter_jit
+def _gradient(objective, params):
+    return objective.gradient(params)
+
+
+@eqx.filter_jit
+def _walk(objective, params, gradient, step, count, longest):
+    """Steps of gradient descent, of which `count` are made; with what is known of each."""
+
+    def advance(carry, k):
+        here, slope = carry
+        there = tree_axpy(-step, slope, here)
+        new = objective.gradient(there)
+        facts = (
+            jnp.where(k < count, tree_norm(tree_sub(there, params)), 0),
+            tree_norm(slope),
+            tree_norm(tree_sub(new, slope)),
+            tree_norm(here),
+        )
+        kept = jax.tree.map(lambda a, b: jnp.where(k < count, a, b), (there, new), carry)
+        return kept, facts
+
+    (end, last), (away, slope, turn, size) = jax.lax.scan(
+        advance, (params, gradient), jnp.arange(longest)
+    )
+    return end, last, jnp.max(away), slope, turn, size

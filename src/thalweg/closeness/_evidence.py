@@ -1,0 +1,155 @@
+"""Where a certificate gets its curvature from, and what that rests on."""
+
+import abc
+from typing import Any, Literal, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import PRNGKeyArray, PyTree
+
+from .._checks import check_positive, check_positive_integer
+from .._trees import tree_axpy, tree_random
+from ..curvature import extreme_eigenvalues, lower_bound
+from ..curvature._bound import bound_at
+from ..curvature._upper_bound import upper_bound_at
+from ..objective import Objective
+
+How = Literal["closed form", "eigenvalue interval", "sampled", "assumed"]
+
+
+class Hypothesis(NamedTuple):
+    """Something that a certificate rests on, and how it was established."""
+
+    statement: str
+    how: How
+
+    @property
+    def proved(self) -> bool:
+        """Whether nothing was sampled or assumed."""
+        return self.how in ("closed form", "eigenvalue interval")
+
+
+class Curvature(NamedTuple):
+    """Bounds in a ball: minus the lowest eigenvalue, the largest in size, and what they cost."""
+
+    bending: float
+    sharpness: float
+    gradients: int
+
+
+class Evidence(eqx.Module):
+    """How curvature in balls around points of a path is bounded."""
+
+    @abc.abstractmethod
+    def check(self, objective: Objective, params: PyTree) -> None:
+        """Whether this kind of evidence is to be had for a landscape.
+
+        **Raises:** ValueError or TypeError, saying which hypothesis fails and what to do instead.
+        """
+
+    @abc.abstractmethod
+    def in_ball(self, objective: Objective, params: PyTree, radius: float) -> Curvature:
+        """Bounds in the ball of this radius around the parameters."""
+
+    @abc.abstractmethod
+    def hypotheses(self, objective: Objective, params: PyTree) -> tuple[Hypothesis, ...]:
+        """What the bounds rest on."""
+
+    @property
+    @abc.abstractmethod
+    def covers_balls(self) -> bool:
+        """Whether bounds hold all over a ball, rather than where it was looked at."""
+
+
+class ClosedForm(Evidence):
+    """Curvature from norms of weights: `tw.curvature.lower_bound` and `upper_bound`.
+
+    **Arguments:**
+
+    - `network`: the architecture, with linear, ReLU or leaky ReLU activations.
+    """
+
+    network: Any
+
+    def check(self, objective, params):
+        lower_bound(self.network, params, objective)
+
+    def in_ball(self, objective, params, radius):
+        size = jnp.asarray(radius, float)
+        bound = float(bound_at(params, objective, size).value)
+        # Each of the two costs about as much as two gradients.
+        return Curvature(-bound, float(upper_bound_at(params, objective, size)), 4)
+
+    def hypotheses(self, objective, params):
+        found = [
+            Hypothesis("curvature in a tube around the path: norms of the weights", "closed form")
+        ]
+        if objective.kinks(params).exist:
+            # Across a kink the gradient jumps, which no Hessian knows of.
+            found.append(Hypothesis("no kink lies between the flow and the run", "assumed"))
+        return tuple(found)
+
+    @property
+    def covers_balls(self):
+        return True
+
+
+class Intervals(Evidence):
+    """Curvature from intervals of extreme eigenvalues, at points: for any network.
+
+    At the points of the path, and at `probes` random ones on the sphere around each.
+
+    **Arguments:**
+
+    - `probes`: points on each sphere.
+    - `tolerance`: see `tw.extreme_eigenvalues`.
+    - `key`: for the random points; `jax.random.key(0)` by default.
+    """
+
+    probes: int = eqx.field(static=True, default=1)
+    tolerance: float = eqx.field(static=True, default=1e-3)
+    key: PRNGKeyArray | None = None
+
+    def __check_init__(self):
+        check_positive_integer(self.probes, "probes")
+        check_positive(self.tolerance, "tolerance")
+
+    def check(self, objective, params):
+        objective.check(params)
+
+    def in_ball(self, objective, params, radius):
+        bending, sharpness, cost = -jnp.inf, 0.0, 0
+        key = jr.key(0) if self.key is None else self.key
+        points = [params, *(_displaced(params, radius, jr.fold_in(key, i)) for i in self._probed)]
+        start = None
+        for point in points:
+            found = extreme_eigenvalues(objective, point, tolerance=self.tolerance, start=start)
+            start = found
+            bending = max(bending, -float(found.smallest.lower[0]))
+            outer = jnp.maximum(found.largest.upper[0], -found.smallest.lower[0])
+            sharpness = max(sharpness, float(outer))
+            cost += 2 * int(found.products)
+        return Curvature(bending, sharpness, cost)
+
+    @property
+    def _probed(self):
+        return range(self.probes)
+
+    def hypotheses(self, objective, params):
+        found = [
+            Hypothesis("curvature at points of the path", "eigenvalue interval"),
+            Hypothesis("curvature between these points, and around them", "sampled"),
+        ]
+        if objective.kinks(params).exist:
+            found.append(Hypothesis("no kink lies between the flow and the run", "assumed"))
+        return tuple(found)
+
+    @property
+    def covers_balls(self):
+        return False
+
+
+@eqx.filter_jit
+def _displaced(params, radius, key):
+    return tree_axpy(radius, tree_random(key, params), params)

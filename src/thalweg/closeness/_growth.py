@@ -1,0 +1,35 @@
+"""How an error grows along a path, given bounds on curvature and on what is added."""
+
+import numpy as np
+from jaxtyping import Float
+
+# Below this the series takes over from differences of nearly equal numbers.
+_SMALL = 1e-4
+
+
+def added_within(bending: Float[np.ndarray, "steps"], step: float) -> Float[np.ndarray, "steps"]:
+    """`int_0^h exp(m (h - s)) s ds`: an error whose source grows like s since the step began."""
+    x = np.asarray(bending, float) * step
+    series = 0.5 + x / 6 + x**2 / 24
+    some = np.where(np.abs(x) > _SMALL, x, 1.0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        exact = (np.expm1(some) - some) / some**2
+    return step**2 * np.where(np.abs(x) > _SMALL, exact, series)
+
+
+def grown(
+    start: float,
+    bending: Float[np.ndarray, "steps"],
+    added: Float[np.ndarray, "steps"],
+    step: float | Float[np.ndarray, "steps"],
+) -> Float[np.ndarray, "steps + 1"]:
+    """`e[k+1] = exp(m[k] h[k]) e[k] + added[k]` from `e[0] = start`, as a sum of logarithms.
+
+    Within a step the error is convex in time, and so at most what it is at the ends.
+    """
+    rates = np.concatenate([[0.0], np.cumsum(np.asarray(bending, float) * step)])
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        terms = np.log(np.concatenate([[start], added])) - rates
+        total = np.logaddexp.accumulate(terms)
+        result = np.exp(total + rates)
+    return np.where(np.isnan(result), np.inf, result)

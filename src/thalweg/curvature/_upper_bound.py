@@ -1,0 +1,81 @@
+"""Bounds from above on the sharpness of a network with piecewise linear activations."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from .._checks import check_positive
+from ..objective import Objective
+from ._bound import (
+    ROUNDING,
+    chained,
+    checked,
+    entering,
+    interaction,
+    is_linear,
+    linear_layers,
+    passing,
+    product,
+)
+
+
+def upper_bound(
+    network: Any, params: PyTree, objective: Objective, *, radius: float = 0.0
+) -> Float[Array, ""]:
+    """A closed-form bound from above on the absolute value of every eigenvalue of the Hessian.
+
+    The counterpart of `lower_bound`, with the same hypotheses, arguments and errors, at the point
+    and in the ball of this radius around it. Beyond what `lower_bound` adds up, the Gauss-Newton
+    part: at most the smoothness of the loss times the mean square of the Jacobian's norm
+    (docs/curvature.md).
+    """
+    check_positive(radius, "radius", zero=True)
+    return upper_bound_at(checked(network, params, objective), objective, radius)
+
+
+@eqx.filter_jit
+def upper_bound_at(network: Any, objective: Objective, radius: Any) -> Float[Array, ""]:
+    """`upper_bound` without its checks, for many points: can be traced."""
+    matrix = interaction(network, objective, radius)
+    bent = jnp.max(jnp.linalg.eigvalsh(matrix))
+    part = _linear_part if is_linear(network) else _homogeneous_part
+    squares = objective.loss.smoothness * part(network, objective, radius)  # pyright: ignore
+    return (bent + squares) * (1 + ROUNDING * jnp.finfo(matrix.dtype).eps)
+
+
+def _homogeneous_part(network, objective, radius):
+    """The mean over samples of the squared norm of the Jacobian."""
+    _, passed = passing(network, radius)
+
+    def of_sample(x):
+        entries, _ = entering(network, x, radius)
+        return sum((e * row[-1]) ** 2 for e, row in zip(entries, passed, strict=True))
+
+    return objective.mean_of_sums(lambda x, y: jnp.sum(jax.vmap(of_sample)(x)))
+
+
+def _linear_part(network, objective, radius):
+    """For all samples at once: what leaves a layer's entry times what the inputs make of it."""
+    weights, gains, as_input = linear_layers(network)
+
+    def moments(x, y):
+        x = as_input(x)
+        return x.T @ x
+
+    values, vectors = jnp.linalg.eigh(objective.mean_of_sums(moments))
+    root = vectors * jnp.sqrt(jnp.maximum(values, 0))
+    norms = [jnp.linalg.norm(w, 2) for w in weights]
+    wider = [norm + gain * radius for norm, gain in zip(norms, gains, strict=True)]
+    size = jnp.linalg.norm(root, 2)
+    total = jnp.zeros(())
+    for i, gain in enumerate(gains):
+        above, below = chained(weights[i + 1 :]), chained(weights[:i])
+        after = jnp.linalg.norm(above, 2) if above is not None else jnp.ones(())
+        before = jnp.linalg.norm(root if below is None else below @ root, 2)
+        after += product(wider[i + 1 :]) - product(norms[i + 1 :])
+        before += (product(wider[:i]) - product(norms[:i])) * size
+        total += (gain * after * before) ** 2
+    return total
