@@ -12,7 +12,7 @@ from . import study as study
 from . import until as until
 from .closeness import Certificate as Certificate
 from .closeness import Comparison as Comparison
-from .closeness import FirstOrderLaw as FirstOrderLaw
+from .closeness import DistanceLaw as DistanceLaw
 from .closeness import LargestStep as LargestStep
 from .closeness import RunCertificate as RunCertificate
 from .closeness import certify as certify

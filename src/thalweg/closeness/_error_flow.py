@@ -1,4 +1,4 @@
-"""A flow together with the first-order error of a method that discretises it."""
+"""A flow together with the errors of a method that discretises it, by order in its step."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ from jaxtyping import Array, PyTree
 from .._trees import tree_axpy
 from ..flows import Flow
 from ..objective import Objective
-from ..optimizers import Optimizer
+from ..optimizers import GradientDescent, Optimizer
 
 
 @dataclass(frozen=True)
 class _OfFirst:
-    """The predictions of the first of two PyTrees."""
+    """The predictions of the first of several PyTrees."""
 
     predict: Callable[[PyTree, Array], Array]
 
-    def __call__(self, pair: tuple[PyTree, PyTree], inputs: Array) -> Array:
-        return self.predict(pair[0], inputs)
+    def __call__(self, parts: tuple[PyTree, ...], inputs: Array) -> Array:
+        return self.predict(parts[0], inputs)
 
 
-def doubled(objective: Objective) -> Objective:
-    """The same landscape for pairs, of which only the first counts."""
+def extended(objective: Objective) -> Objective:
+    """The same landscape for parameters followed by errors, which do not count."""
     return Objective(
         _OfFirst(objective.predict),
         objective.loss,
@@ -37,17 +37,17 @@ def doubled(objective: Objective) -> Objective:
 
 
 class _First(eqx.Module):
-    """A doubled landscape, for single parameters again."""
+    """An extended landscape, for parameters alone again."""
 
     objective: Objective
-    second: PyTree
+    errors: tuple[PyTree, ...]
 
     def gradient(self, params: PyTree) -> PyTree:
-        return self.objective.gradient((params, self.second))[0]
+        return self.objective.gradient((params, *self.errors))[0]
 
     def hvp(self, params: PyTree, vector: PyTree) -> PyTree:
-        still = jax.tree.map(jnp.zeros_like, self.second)
-        return self.objective.hvp((params, self.second), (vector, still))[0]
+        still = jax.tree.map(jnp.zeros_like, self.errors)
+        return self.objective.hvp((params, *self.errors), (vector, *still))[0]
 
 
 class ErrorFlow(Flow):
@@ -55,21 +55,20 @@ class ErrorFlow(Flow):
 
     With h the time of a step, step k is at `theta(t) + h v(t) + O(h^2)`, `t = k h`. Where the
     flow's state y obeys `y' = F(t, y)`, v is the parameters' part of a solution of
-    `e' = DF(t, y) e + source`, and the optimizer knows its source. Parameters are pairs
-    (parameters, v), on a `doubled` objective.
+    `e' = DF(t, y) e + source`, and the optimizer knows its source. Parameters are (parameters, v),
+    and what is of higher order, on an `extended` objective.
     """
 
     optimizer: Optimizer
     base: Flow
-    name: ClassVar[str] = "flow with first-order error"
+    name: ClassVar[str] = "flow with its discretisation's error"
     # Gradient-equivalents of one evaluation.
     price: ClassVar[int]
 
     def initial_state(self, params):
-        start, error = params
-        state = self.base.initial_state(start)
-        errors = jax.tree.map(jnp.zeros_like, self.base.initial_state(error))
-        return state, errors
+        start, *errors = params
+        states = (jax.tree.map(jnp.zeros_like, self.base.initial_state(e)) for e in errors)
+        return self.base.initial_state(start), *states
 
     def params(self, state):
         return tuple(self.base.params(part) for part in state)
@@ -91,7 +90,7 @@ class GradientErrorFlow(ErrorFlow):
 
     def vector_field(self, t, state, objective):
         now, error = state
-        landscape: Any = _First(objective, error)
+        landscape: Any = _First(objective, (error,))
         _, _, of_bent = self.optimizer.error_source(t)
 
         def field(y):
@@ -100,6 +99,43 @@ class GradientErrorFlow(ErrorFlow):
         # The Hessian acts on the error and on the velocity at once.
         direction = tree_axpy(-of_bent, field(now), error)
         return jax.jvp(field, (now,), (direction,))
+
+
+class EulerErrorFlow(ErrorFlow):
+    """Two orders for gradient descent: `theta + h v + h^2 w`.
+
+    Gradient descent follows, up to h^3, the flow of the field
+    `F - h/2 F'F + h^2 (F''(F, F)/12 + F'F'F/3)` (backward error analysis of Euler's method: Hairer,
+    Lubich and Wanner, Geometric Numerical Integration (2006), section IX.1). Sorted by powers of h,
+    with `u = v - F/2`:
+
+        v' = F'u,    w' = F'(w - v'/2 + F'F/12) + F''(u, u)/2 - F''(F, F)/24.
+    """
+
+    real_spectrum: ClassVar[bool] = True
+    # A gradient, three products with the Hessian, two second derivatives along a line.
+    price: ClassVar[int] = 15
+
+    def vector_field(self, t, state, objective):
+        now, first, second = state
+        landscape: Any = _First(objective, (first, second))
+
+        def field(y):
+            return self.base.vector_field(t, y, landscape)
+
+        def along(direction):
+            def slope(y):
+                return jax.jvp(field, (y,), (direction,))[1]
+
+            return jax.jvp(slope, (now,), (direction,))
+
+        velocity = field(now)
+        drift, bent = along(tree_axpy(-0.5, velocity, first))
+        acceleration, turned = along(velocity)
+        direction = tree_axpy(-0.5, drift, tree_axpy(1 / 12, acceleration, second))
+        pulled = jax.jvp(field, (now,), (direction,))[1]
+        change = tree_axpy(0.5, bent, tree_axpy(-1 / 24, turned, pulled))
+        return velocity, drift, change
 
 
 class MomentumErrorFlow(ErrorFlow):
@@ -120,7 +156,7 @@ class MomentumErrorFlow(ErrorFlow):
 
     def vector_field(self, t, state, objective):
         now, error = state
-        landscape: Any = _First(objective, self.base.params(error))
+        landscape: Any = _First(objective, (self.base.params(error),))
         of_acceleration, of_velocity, of_bent = self.optimizer.error_source(t)
         velocity = now[1]
 
@@ -136,13 +172,13 @@ class MomentumErrorFlow(ErrorFlow):
         return slope, (error[1], added)
 
     def first_time(self, objective, params, tolerance, latest):
-        landscape: Any = _First(objective, params[1])
+        landscape: Any = _First(objective, (params[1],))
         # Of the error's series two terms are known, as of the flow's, that start one power lower.
         return 0.5 * self.base.first_time(landscape, params[0], tolerance, latest)
 
     def early_state(self, objective, params, t):
         start, error = params
-        landscape: Any = _First(objective, error)
+        landscape: Any = _First(objective, (error,))
         state = self.base.early_state(landscape, start, t)
         if self.base.first_cost:
             return state, self._early_error(start, state, t)
@@ -163,12 +199,17 @@ class MomentumErrorFlow(ErrorFlow):
         return error, speed
 
 
-def error_flow(optimizer: Optimizer) -> ErrorFlow:
-    """The flow of an optimizer with its error.
+def error_flow(optimizer: Optimizer, order: int) -> ErrorFlow:
+    """The flow of an optimizer with its error, up to an order in its step.
 
-    **Raises:** ValueError for an optimizer whose error is not known to first order.
+    **Raises:** ValueError for an optimizer whose error is not known to that order.
     """
     base = optimizer.limit()
     optimizer.error_source(1.0)
-    kind = GradientErrorFlow if base.real_spectrum else MomentumErrorFlow
-    return kind(optimizer, base)
+    if order == 1:
+        return (GradientErrorFlow if base.real_spectrum else MomentumErrorFlow)(optimizer, base)
+    if order == 2 and isinstance(optimizer, GradientDescent):
+        return EulerErrorFlow(optimizer, base)
+    raise ValueError(
+        f"order: {order} is not known for {optimizer.name}; 1 is, and 2 for gradient descent."
+    )

@@ -12,7 +12,7 @@ from ..flows import integrate
 from ..objective import Objective
 from ..optimizers import GradientDescent, Optimizer, descend
 from ._compare import compare
-from ._first_order import FirstOrderLaw, predicted_distance
+from ._distance_law import DistanceLaw, predicted_distance
 
 # Runs that confirm, at most, and how near to epsilon is near enough.
 _RUNS, _NEAR = 8, 0.95
@@ -36,7 +36,7 @@ class LargestStep(eqx.Module):
     distance: float
     error: float
     predicted: float
-    law: FirstOrderLaw
+    law: DistanceLaw
     gradients: int
 
 

@@ -1,4 +1,4 @@
-"""The first-order law against exact recurrences and measured distances."""
+"""The law of distances against exact recurrences and measured distances."""
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ def test_the_error_vector_on_a_quadratic(name):
     assert uncertain < 1e-3 * scale
     assert np.abs(law.vector - exact).max() < 2 * uncertain + 1e-6 * scale
     true = np.linalg.norm(np.asarray(law.vector) - exact, axis=1)
-    assert np.all(true <= law.rate_error + 4 * uncertain)
+    assert np.all(true <= law.flow_error + 4 * uncertain)
     np.testing.assert_allclose(law.rate, np.linalg.norm(law.vector, axis=1))
     np.testing.assert_allclose(law.distance, 0.01 * law.rate)
     np.testing.assert_allclose(law.at(1e-3), 1e-3 * law.rate)
@@ -70,6 +70,48 @@ def test_a_tanh_network():
     assert 1.5 < gaps[0] / gaps[1] < 2.7
 
 
+def test_the_second_order_on_a_quadratic():
+    """`(1 - h a)^(t/h) = exp(-a t) exp(-h a^2 t/2 - h^2 a^3 t/3 - ...)`."""
+    times = np.array([0.1, 0.4, 2.0])
+    law = tw.predicted_distance(
+        tw.GradientDescent(0.01),
+        problems.quadratic(np.diag(VALUES)),
+        jnp.ones(3),
+        save_at=times,
+        order=2,
+        rtol=1e-10,
+    )
+    t, decay = times[:, None], np.exp(-VALUES * times[:, None])
+    first, second = law.terms
+    np.testing.assert_allclose(first, -(VALUES**2) * t / 2 * decay, atol=1e-7)
+    np.testing.assert_allclose(
+        second, (VALUES**4 * t**2 / 8 - VALUES**3 * t / 3) * decay, atol=1e-5
+    )
+    exact = np.linalg.norm(0.01 * np.asarray(first) + 1e-4 * np.asarray(second), axis=1)
+    np.testing.assert_allclose(law.distance, exact, rtol=1e-12)
+    epsilon = 0.02
+    longest = law.longest(epsilon)
+    assert float(jnp.max(law.at(longest))) == pytest.approx(epsilon)
+    assert float(jnp.max(law.at(0.9 * longest))) < epsilon
+
+
+def test_the_second_order_of_a_tanh_network():
+    """What is left falls with the square of the step."""
+    objective, params = problems.small_objective()
+    gaps = []
+    for steps in (50, 100):
+        descent = tw.GradientDescent(4 / steps)
+        run = tw.descend(descent, objective, params, steps=steps, save_every=steps // 4)
+        law = tw.predicted_distance(
+            descent, objective, params, save_at=run.times, rtol=1e-8, order=2
+        )
+        flow = tw.integrate(tw.GradientFlow(), objective, params, save_at=run.times, rtol=1e-9)
+        measured = tw.compare(run, flow).distance
+        gaps.append(float(np.max(np.abs(law.distance[1:] / measured[1:] - 1))))
+    assert gaps[1] < 1e-3
+    assert 3 < gaps[0] / gaps[1] < 6
+
+
 def test_what_it_costs():
     """The flow's evaluations, at three gradients each."""
     objective, params = problems.small_objective()
@@ -91,6 +133,10 @@ def test_what_has_no_law_is_refused():
     )
     with pytest.raises(ValueError, match="kinks"):
         tw.predicted_distance(tw.GradientDescent(0.1), kinked, network, t1=1.0)
+    with pytest.raises(ValueError, match="order: 2 is not known for Nesterov"):
+        tw.predicted_distance(tw.Nesterov(0.01), objective, params, t1=1.0, order=2)
+    with pytest.raises(ValueError, match="order"):
+        tw.predicted_distance(tw.GradientDescent(0.01), objective, params, t1=1.0, order=0)
     with pytest.raises(TypeError, match="optimizer"):
         tw.predicted_distance(tw.GradientFlow(), objective, params, t1=1.0)
 
