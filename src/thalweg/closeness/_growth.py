@@ -10,11 +10,12 @@ _SMALL = 1e-4
 def added_within(bending: Float[np.ndarray, "steps"], step: float) -> Float[np.ndarray, "steps"]:
     """`int_0^h exp(m (h - s)) s ds`: an error whose source grows like s since the step began."""
     x = np.asarray(bending, float) * step
-    series = 0.5 + x / 6 + x**2 / 24
-    some = np.where(np.abs(x) > _SMALL, x, 1.0)
+    large = np.abs(x) > _SMALL
+    little, some = np.where(large, 0.0, x), np.where(large, x, 1.0)
+    series = 0.5 + little / 6 + little**2 / 24
     with np.errstate(over="ignore", invalid="ignore"):
         exact = (np.expm1(some) - some) / some**2
-    return step**2 * np.where(np.abs(x) > _SMALL, exact, series)
+    return step**2 * np.where(large, exact, series)
 
 
 def grown(
