@@ -19,6 +19,8 @@ from ._growth import added_within, grown
 
 # How often a tube that turns out too narrow is widened.
 _WIDENINGS = 12
+# A tube so many times wider than the parameters are large says nothing.
+_WIDEST = 10.0
 # What a step rounds off, in units of the parameters' resolution: of their size, and of the step's.
 _ROUNDING, _GRADIENT_ROUNDING = 4.0, 1e3
 
@@ -224,8 +226,7 @@ class _Walker(eqx.Module):
             widest = float(np.max(errors))
             if widest <= width:
                 return errors, m, cost, float(np.sum(added))
-            if not math.isfinite(widest):
-                # Perhaps the tube was too wide.
+            if not widest <= _WIDEST * (1 + float(np.max(stretch.size))):
                 break
             width = 1.5 * widest
         return np.full(len(stretch.slope) + 1, np.inf), m, cost, float(np.sum(added))

@@ -10,7 +10,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from .._checks import check_positive, check_positive_integer
 from .._trees import tree_axpy, tree_random
-from ..curvature import extreme_eigenvalues, lower_bound
+from ..curvature import ExtremeEigenvalues, lower_bound
 from ..curvature._bound import bound_at
 from ..curvature._upper_bound import upper_bound_at
 from ..objective import Objective
@@ -63,7 +63,7 @@ class Evidence(eqx.Module):
 
 
 class ClosedForm(Evidence):
-    """Curvature from norms of weights: `tw.curvature.lower_bound` and `upper_bound`.
+    """Curvature from norms of weights: `tw.curvature.lower_bound` and `tw.curvature.upper_bound`.
 
     **Arguments:**
 
@@ -122,10 +122,10 @@ class Intervals(Evidence):
         bending, sharpness, cost = -jnp.inf, 0.0, 0
         key = jr.key(0) if self.key is None else self.key
         points = [params, *(_displaced(params, radius, jr.fold_in(key, i)) for i in self._probed)]
-        start = None
+        search = ExtremeEigenvalues(tolerance=self.tolerance)
+        carry = search.initial(objective, params)
         for point in points:
-            found = extreme_eigenvalues(objective, point, tolerance=self.tolerance, start=start)
-            start = found
+            found, carry = search(objective, point, carry)
             bending = max(bending, -float(found.smallest.lower[0]))
             outer = jnp.maximum(found.largest.upper[0], -found.smallest.lower[0])
             sharpness = max(sharpness, float(outer))
