@@ -1,16 +1,25 @@
-"""How far a run is from a flow."""
+"""How far a run is from a flow: measured, predicted, and bounded with every hypothesis named."""
 
-from ._certify import Certificate as Certificate
-from ._certify import certify as certify
-from ._certify_run import RunCertificate as RunCertificate
-from ._certify_run import certify_run as certify_run
-from ._compare import Comparison as Comparison
-from ._compare import compare as compare
-from ._distance_law import DistanceLaw as DistanceLaw
-from ._distance_law import predicted_distance as predicted_distance
-from ._evidence import ClosedForm as ClosedForm
-from ._evidence import Evidence as Evidence
-from ._evidence import Hypothesis as Hypothesis
-from ._evidence import Intervals as Intervals
-from ._largest_step import LargestStep as LargestStep
-from ._largest_step import largest_step as largest_step
+from ._certify import Certificate, certify
+from ._certify_run import RunCertificate, certify_run
+from ._compare import Comparison, compare
+from ._distance_law import DistanceLaw, predicted_distance
+from ._evidence import ClosedForm, Evidence, Hypothesis, Intervals
+from ._largest_step import LargestStep, largest_step
+
+__all__ = [
+    "Certificate",
+    "ClosedForm",
+    "Comparison",
+    "DistanceLaw",
+    "Evidence",
+    "Hypothesis",
+    "Intervals",
+    "LargestStep",
+    "RunCertificate",
+    "certify",
+    "certify_run",
+    "compare",
+    "largest_step",
+    "predicted_distance",
+]
