@@ -18,7 +18,7 @@ from ._evidence import Curvature, Evidence, Hypothesis, Intervals
 from ._growth import added_within, grown
 
 # How often a tube that turns out too narrow is widened.
-_WIDENINGS = 12
+_WIDENINGS = 6
 # A tube so many times wider than the parameters are large says nothing.
 _WIDEST = 10.0
 # What a step rounds off, in units of the parameters' resolution: of their size, and of the step's.
@@ -121,7 +121,8 @@ def certify_run(
     - `run`: what `tw.descend(tw.GradientDescent(...), ...)` returned; its steps are made again.
     - `evidence`: `ClosedForm(network)`, which can prove, or `Intervals()`, the default, for any
         network.
-    - `looks`: the number of stretches with a curvature of their own.
+    - `looks`: the number of stretches with a curvature of their own, to begin with; where the tube
+        would grow without end, a stretch is split.
 
     **Raises:** TypeError for a run of another optimizer; ValueError or TypeError where a hypothesis
     of the evidence fails.
@@ -148,9 +149,11 @@ def certify_run(
     eps = float(jnp.finfo(tree_dtype(run.initial)).eps)
     walker = _Walker(objective, evidence, step, eps)
     params, cost, turning = run.initial, 1, 0.0
-    bound, bending, rows = [np.zeros(1)], [], [params]
+    bound, bending, rows, ends = [np.zeros(1)], [], [params], [0]
     gradient = _gradient(objective, params)
-    for first, last in itertools.pairwise(places):
+    pending = list(itertools.pairwise(places))[::-1]
+    while pending:
+        first, last = pending.pop()
         made = _walk(objective, params, gradient, step, last - first, longest)
         stretch = _Stretch(
             params, made[0], float(made[2]), *(np.asarray(x)[: last - first] for x in made[3:])
@@ -158,11 +161,17 @@ def certify_run(
         cost += last - first
         found, m, spent, source = walker.over(stretch, bound[-1][-1])
         cost += spent
+        if not np.isfinite(found[-1]) and last - first > 1:
+            # Over a shorter stretch the error grows by less, and a narrower tube may do.
+            middle = (first + last) // 2
+            pending += [(middle, last), (first, middle)]
+            continue
         bound.append(found[1:])
         bending.append(m)
         turning += source
         params, gradient = made[0], made[1]
         rows.append(params)
+        ends.append(int(last))
         if not np.isfinite(found[-1]):
             break
     done = np.concatenate(bound)
@@ -175,7 +184,7 @@ def certify_run(
         step_size=step,
         bound=np.append(done, np.full(total + 1 - len(done), np.inf)),
         hypotheses=hypotheses,
-        looks=places[: len(rows)],
+        looks=np.asarray(ends),
         bending=np.asarray(bending),
         turning=turning,
         params=tree_stack(rows),
