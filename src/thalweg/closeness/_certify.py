@@ -25,10 +25,10 @@ _PRECISION = 1.01
 
 
 class Certificate(eqx.Module):
-    """With this step size or a smaller one, gradient descent stays within epsilon of the flow.
+    """With this step size gradient descent stays within epsilon of the flow.
 
     - `step_size`: from the inequality of `certify`, solved piece by piece; 0 if there is none.
-        It divides `t1`; so must a smaller one for the last step to end there.
+        It divides `t1`.
     - `uniform_step_size`: from one bound each on sharpness and gradient all along the path, as in
         the published condition.
     - `epsilon`, `t1`: the distance and the time up to which it holds.
@@ -77,7 +77,7 @@ class Certificate(eqx.Module):
 
     def __str__(self):
         lines = [
-            f"gradient descent with steps of at most {self.step_size:.3g} stays within"
+            f"gradient descent with steps of {self.step_size:.6g} stays within"
             f" {self.epsilon:g} of the flow to t = {self.t1:g}"
             + (", proved" if self.proved else ", not proved")
         ]
@@ -151,7 +151,7 @@ def certify(
         uniform_step_size=min(whole, float(path.times[-1])),
         epsilon=float(epsilon),
         t1=float(path.times[-1]),
-        hypotheses=(*evidence.hypotheses(objective, first), *path.hypotheses),
+        hypotheses=tuple(dict.fromkeys((*evidence.hypotheses(objective, first), *path.hypotheses))),
         times=path.times,
         bending=bending,
         source=source,
