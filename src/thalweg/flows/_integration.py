@@ -101,7 +101,6 @@ class Integration:
         self.objective = objective
         self.params = params
         self._max_steps = max_steps
-        self._aside = _ASIDE * _eps(params) if aside is None else aside * self.rtol
 
         # Both have the same interface, each with states of its own kind.
         def method(factor: float, stride: float) -> Any:
@@ -122,13 +121,17 @@ class Integration:
         order_two = self.kinks.exist or self._solution.order <= 2
         cruder = _COMPANION_OF_ORDER_TWO if order_two else _COMPANION
         self._companion = method(cruder, _STRIDE)
+        self._aside = _ASIDE * _eps(params) if aside is None else aside * self.rtol
+        if self._companion.frugal:
+            self._aside = 0.0
 
     def initial(self) -> IntegrationState:
         """The state at time 0."""
-        zero = jnp.asarray(0)
-        first = float(self.times[self.times > 0][0])
-        part = jnp.asarray(self._aside, tree_dtype(self.params))
-        beside = _beside(self.objective, self.params, part, first)
+        zero, beside = jnp.asarray(0), self.params
+        if self._aside:
+            first = float(self.times[self.times > 0][0])
+            part = jnp.asarray(self._aside, tree_dtype(self.params))
+            beside = _beside(self.objective, self.params, part, first)
         return IntegrationState(
             zero,
             self._solution.start(self.objective, self.params),
@@ -230,8 +233,10 @@ class Integration:
         known = all(cost_is_known(s) for s in self._solution.solvers)
         return Stats(
             gradients=self._solution.evaluations(solution) + self.kinks.gradients if known else -1,
-            # A gradient for its start.
-            error_gradients=self._companion.evaluations(companion) + 1 if known else -1,
+            # With a gradient for its start.
+            error_gradients=self._companion.evaluations(companion) + bool(self._aside)
+            if known
+            else -1,
             steps=self._solution.accepted(solution),
             rejected=self._solution.rejected(solution),
             solver=self._solution.solver_names(solution),

@@ -70,6 +70,11 @@ class LeanMethod(eqx.Module):
         """That of the one method."""
         return 2
 
+    @property
+    def frugal(self) -> bool:
+        """One more copy of the parameters would be too many."""
+        return True
+
     def start(self, objective: Objective, params: PyTree[Array]) -> LeanState:
         """Stand at time 0."""
         zero = np.zeros((), tree_dtype(params))

@@ -50,6 +50,11 @@ class Method(eqx.Module):
         """The lowest order among the candidates."""
         return min(march.order for march in self.marches)
 
+    @property
+    def frugal(self) -> bool:
+        """Whether one more copy of the parameters would be too many."""
+        return False
+
     def start(self, objective: Objective, params: PyTree[Array]) -> MethodState:
         """Stand at the flow's first time with the first candidate under way."""
         begin, y, cost = self._beginning(objective, params)
