@@ -143,12 +143,8 @@ def test_what_has_no_law_is_refused():
 
 @pytest.mark.parametrize(
     ("method", "epsilon"),
-    [
-        pytest.param(tw.GradientDescent, 0.1, id="gradient descent"),
-        pytest.param(
-            lambda h: tw.HeavyBall(h, 1 - h**0.5), 1e-2, id="heavy ball", marks=pytest.mark.slow
-        ),
-    ],
+    [(tw.GradientDescent, 0.1), (lambda h: tw.HeavyBall(h, 1 - h**0.5), 1e-2)],
+    ids=["gradient descent", "heavy ball"],
 )
 def test_the_largest_step(method, epsilon):
     """At every step of a run with it, and not with one a tenth longer."""

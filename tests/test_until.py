@@ -8,7 +8,6 @@ import pytest
 from scipy.integrate import solve_ivp
 
 import thalweg as tw
-from tests import problems
 from tests.problems import (
     landscape,
     leaky_network,
@@ -163,7 +162,7 @@ def test_a_limit_that_round_off_chose_is_not_called_sure():
     turn = np.array([[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]])
     flow = tw.integrate(
         tw.GradientFlow(),
-        problems.landscape(lambda p: 0.5 * (jnp.prod(turn @ p) - 1) ** 2),
+        landscape(lambda p: 0.5 * (jnp.prod(turn @ p) - 1) ** 2),
         turn.T @ jnp.array([1.0, -1.0]),
         until=tw.until.gradient_norm(1e-10),
     )
@@ -186,14 +185,7 @@ def test_a_gradient_that_cannot_be_reached():
     assert flow.limit is None
 
 
-@pytest.mark.parametrize(
-    "tolerance",
-    [
-        pytest.param(1e-3, marks=pytest.mark.slow),
-        1e-5,
-        pytest.param(1e-10, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-5, 1e-10])
 def test_separable_classes_have_no_critical_point(tolerance):
     objective = tw.Objective(
         lambda p, x: x @ p, tw.losses.cross_entropy, np.eye(2), np.array([0, 1])

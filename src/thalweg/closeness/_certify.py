@@ -14,8 +14,8 @@ from ..flows import GradientFlow
 from ..objective import Objective
 from ..trajectory import Trajectory
 from ._certify_run import RunCertificate
-from ._evidence import Evidence, Hypothesis, Intervals
-from ._growth import added_within, grown
+from ._evidence import Evidence, Hypothesis, Intervals, listed
+from ._growth import added_within, amplification, grown, grown_within
 
 # Up to so many steps the inequality is solved step by step; beyond, the source is rounded up.
 _MOST_STEPS = 200_000
@@ -57,8 +57,7 @@ class Certificate(eqx.Module):
     @property
     def amplification(self) -> float:
         """By how much negative curvature may have multiplied an early error."""
-        with np.errstate(over="ignore"):
-            return float(np.exp(np.sum(np.maximum(self.bending, 0) * np.diff(self.times))))
+        return amplification(self.bending, np.diff(self.times))
 
     @property
     def limit(self) -> str:
@@ -76,13 +75,11 @@ class Certificate(eqx.Module):
         )
 
     def __str__(self):
-        lines = [
+        promise = (
             f"gradient descent with steps of {self.step_size:.6g} stays within"
             f" {self.epsilon:g} of the flow to t = {self.t1:g}"
-            + (", proved" if self.proved else ", not proved")
-        ]
-        lines += [f"  {h.how}: {h.statement}" for h in self.hypotheses]
-        return "\n".join([*lines, f"  {self.limit}"])
+        )
+        return listed(promise, self.proved, self.hypotheses, self.limit)
 
 
 def certify(
@@ -142,7 +139,7 @@ def certify(
     spans = np.diff(path.times)
     if np.all(np.isfinite(bending)) and np.all(np.isfinite(source)):
         step = _largest(path.times, bending, source, epsilon)
-        per_step = grown(0.0, bending, uniform * _grown_within(bending, spans), spans)
+        per_step = grown(0.0, bending, uniform * grown_within(bending, spans), spans)
         whole = epsilon / float(per_step.max()) if per_step.max() > 0 else math.inf
     else:
         step = whole = 0.0
@@ -196,18 +193,20 @@ def _bounds(objective, path, epsilon, evidence):
     loss, slope, turn = (np.asarray(column, float) for column in zip(*facts, strict=True))
     cost = 3 * len(facts)
     if evidence.covers_balls:
+        near = [
+            evidence.in_ball(objective, _row(path.params, i), error)
+            for i, error in enumerate(path.errors)
+        ]
+        cost += sum(ball.gradients for ball in near)
+        # What the loss of the exact flow may differ by from that of the saved point.
+        sharp = np.array([ball.sharpness for ball in near])
+        uncertain = slope * path.errors + sharp * path.errors**2 / 2
+        fallen = loss[:-1] - loss[1:] + uncertain[:-1] + uncertain[1:]
         bending, source, sharpness, steepness = [], [], [], []
         for i, span in enumerate(np.diff(path.times)):
-            here = evidence.in_ball(objective, _row(path.params, i), path.errors[i])
-            there = evidence.in_ball(objective, _row(path.params, i + 1), path.errors[i + 1])
-            # What the loss of the exact flow may have fallen by.
-            fallen = loss[i] - loss[i + 1]
-            for end, place in ((here, i), (there, i + 1)):
-                error = path.errors[place]
-                fallen += slope[place] * error + end.sharpness * error**2 / 2
-            radius = epsilon + path.errors[i] + math.sqrt(span * max(fallen, 0.0))
+            radius = epsilon + path.errors[i] + math.sqrt(span * max(fallen[i], 0.0))
             ball = evidence.in_ball(objective, _row(path.params, i), radius)
-            cost += here.gradients + there.gradients + ball.gradients
+            cost += ball.gradients
             bending.append(ball.bending)
             sharpness.append(ball.sharpness)
             steepness.append(slope[i] + ball.sharpness * radius)
@@ -263,22 +262,16 @@ def _shorter(times, bending, source, epsilon) -> float:
     spans = np.diff(times)
     # A step may have begun in the piece before.
     before = np.maximum(source, np.concatenate([source[:1], source[:-1]]))
-    per_step = float(grown(0.0, bending, before * _grown_within(bending, spans), spans).max())
-    return min(epsilon / per_step, float(spans.min())) if np.isfinite(per_step) else 0.0
+    per_step = float(grown(0.0, bending, before * grown_within(bending, spans), spans).max())
+    if not np.isfinite(per_step):
+        return 0.0
+    return times[-1] / math.ceil(times[-1] / min(epsilon / per_step, float(spans.min())))
 
 
 def _window_max(values, low, high):
     """`max(values[low:high])` for many windows, none of them empty."""
     padded = np.append(values, -np.inf)
     return np.maximum.reduceat(padded, np.stack([low, high], axis=1).ravel())[::2]
-
-
-def _grown_within(bending, spans):
-    """`int_0^span exp(m s) ds`."""
-    x = bending * spans
-    some = np.where(np.abs(x) > 1e-8, x, 1.0)
-    with np.errstate(over="ignore"):
-        return spans * np.where(np.abs(x) > 1e-8, np.expm1(some) / some, 1 + x / 2)
 
 
 def _row(params, i):

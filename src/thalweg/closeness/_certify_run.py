@@ -14,8 +14,8 @@ from .._trees import tree_axpy, tree_dtype, tree_norm, tree_stack, tree_sub
 from ..objective import Objective
 from ..optimizers import GradientDescent
 from ..trajectory import Trajectory
-from ._evidence import Curvature, Evidence, Hypothesis, Intervals
-from ._growth import added_within, grown
+from ._evidence import Curvature, Evidence, Hypothesis, Intervals, listed
+from ._growth import added_within, amplification, grown
 
 # How often a tube that turns out too narrow is widened.
 _WIDENINGS = 6
@@ -60,9 +60,7 @@ class RunCertificate(eqx.Module):
     @property
     def amplification(self) -> float:
         """By how much negative curvature may have multiplied an early error."""
-        spans = np.diff(self.looks)[: len(self.bending)] * self.step_size
-        with np.errstate(over="ignore"):
-            return float(np.exp(np.sum(np.maximum(self.bending, 0) * spans)))
+        return amplification(self.bending, np.diff(self.looks) * self.step_size)
 
     @property
     def limit(self) -> str:
@@ -84,13 +82,11 @@ class RunCertificate(eqx.Module):
         )
 
     def __str__(self):
-        lines = [
+        promise = (
             f"gradient descent, {len(self.bound) - 1} steps of {self.step_size:g}: at the end at"
             f" most {self.bound[-1]:.3g} from the flow"
-            + (", proved" if self.proved else ", not proved")
-        ]
-        lines += [f"  {h.how}: {h.statement}" for h in self.hypotheses]
-        return "\n".join([*lines, f"  {self.limit}"])
+        )
+        return listed(promise, self.proved, self.hypotheses, self.limit)
 
 
 def certify_run(

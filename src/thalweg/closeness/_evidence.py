@@ -30,6 +30,19 @@ class Hypothesis(NamedTuple):
         return self.how in ("closed form", "eigenvalue interval")
 
 
+def listed(promise: str, proved: bool, hypotheses: tuple[Hypothesis, ...], limit: str) -> str:
+    """What a certificate says when it is printed."""
+    grounds = (f"  {h.how}: {h.statement}" for h in hypotheses)
+    return "\n".join([f"{promise}, {'proved' if proved else 'not proved'}", *grounds, f"  {limit}"])
+
+
+def _without_kinks(objective: Objective, params: PyTree) -> tuple[Hypothesis, ...]:
+    """Across a kink the gradient jumps, which no Hessian knows of."""
+    if not objective.kinks(params).exist:
+        return ()
+    return (Hypothesis("no kink lies between the flow and the run", "assumed"),)
+
+
 class Curvature(NamedTuple):
     """Bounds in a ball: minus the lowest eigenvalue, the largest in size, and what they cost."""
 
@@ -82,13 +95,10 @@ class ClosedForm(Evidence):
         return Curvature(-bound, float(upper_bound_at(params, objective, size)), 4)
 
     def hypotheses(self, objective, params):
-        found = [
-            Hypothesis("curvature in a tube around the path: norms of the weights", "closed form")
-        ]
-        if objective.kinks(params).exist:
-            # Across a kink the gradient jumps, which no Hessian knows of.
-            found.append(Hypothesis("no kink lies between the flow and the run", "assumed"))
-        return tuple(found)
+        return (
+            Hypothesis("curvature in a tube around the path: norms of the weights", "closed form"),
+            *_without_kinks(objective, params),
+        )
 
     @property
     def covers_balls(self):
@@ -121,7 +131,10 @@ class Intervals(Evidence):
     def in_ball(self, objective, params, radius):
         bending, sharpness, cost = -jnp.inf, 0.0, 0
         key = jr.key(0) if self.key is None else self.key
-        points = [params, *(_displaced(params, radius, jr.fold_in(key, i)) for i in self._probed)]
+        points = [
+            params,
+            *(_displaced(params, radius, jr.fold_in(key, i)) for i in range(self.probes)),
+        ]
         search = ExtremeEigenvalues(tolerance=self.tolerance)
         carry = search.initial(objective, params)
         for point in points:
@@ -132,18 +145,12 @@ class Intervals(Evidence):
             cost += 2 * int(found.products)
         return Curvature(bending, sharpness, cost)
 
-    @property
-    def _probed(self):
-        return range(self.probes)
-
     def hypotheses(self, objective, params):
-        found = [
+        return (
             Hypothesis("curvature at points of the path", "eigenvalue interval"),
             Hypothesis("curvature between these points, and around them", "sampled"),
-        ]
-        if objective.kinks(params).exist:
-            found.append(Hypothesis("no kink lies between the flow and the run", "assumed"))
-        return tuple(found)
+            *_without_kinks(objective, params),
+        )
 
     @property
     def covers_balls(self):

@@ -3,8 +3,8 @@
 import numpy as np
 from jaxtyping import Float
 
-# Below this the series takes over from differences of nearly equal numbers.
-_SMALL = 1e-4
+# Below these series take over from differences of nearly equal numbers.
+_SMALL, _TINY = 1e-4, 1e-8
 
 
 def added_within(bending: Float[np.ndarray, "steps"], step: float) -> Float[np.ndarray, "steps"]:
@@ -16,6 +16,22 @@ def added_within(bending: Float[np.ndarray, "steps"], step: float) -> Float[np.n
     with np.errstate(over="ignore", invalid="ignore"):
         exact = (np.expm1(some) - some) / some**2
     return step**2 * np.where(large, exact, series)
+
+
+def grown_within(
+    bending: Float[np.ndarray, "steps"], spans: Float[np.ndarray, "steps"]
+) -> Float[np.ndarray, "steps"]:
+    """`int_0^h exp(m s) ds`: an error whose source is constant."""
+    x = np.asarray(bending, float) * spans
+    some = np.where(np.abs(x) > _TINY, x, 1.0)
+    with np.errstate(over="ignore"):
+        return spans * np.where(np.abs(x) > _TINY, np.expm1(some) / some, 1 + x / 2)
+
+
+def amplification(bending: Float[np.ndarray, "steps"], spans: Float[np.ndarray, "steps"]) -> float:
+    """By how much negative curvature may multiply an early error."""
+    with np.errstate(over="ignore"):
+        return float(np.exp(np.sum(np.maximum(bending, 0) * spans)))
 
 
 def grown(

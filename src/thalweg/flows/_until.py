@@ -94,10 +94,10 @@ def follow_until(
         rows.pop()
     if arrival.final:
         status = controlled(arrival.params, _moved(arrival.params, run.params), arrival.error)
-        doubt = f" But {status.message}" if status.kind == "uncontrolled" else ""
-        if status.ok and not doubt and lost.kind == "uncontrolled":
-            status = lost
-            doubt = f" But on the way, at t = {lost.time:.3g}, {lost.message}"
+        place = ""
+        if status.kind == "completed" and lost.kind == "uncontrolled":
+            status, place = lost, f"on the way, at t = {lost.time:.3g}, "
+        doubt = f" But {place}{status.message}" if status.kind == "uncontrolled" else ""
         last = replace(
             last,
             params=arrival.params,
