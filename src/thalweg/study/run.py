@@ -15,10 +15,10 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from .._trees import tree_size
-from ..closeness import compare
 from ..flows import Integration
-from ..optimizers import ClassicalOptimizer, Descent, Optimizer
-from ..trajectory import Resumable, Snapshot, Stats, Status, Trajectory
+from ..optimizers import ClassicalOptimizer, Descent
+from ..trajectory import Resumable, Snapshot
+from ._closeness_stages import carry_out_certificate, carry_out_comparison, planned_law
 from ._curvature_stage import carry_out_curvature, curvature_paths
 from ._errors import SpecError, StoreError
 from .build import Plan, PlannedFlow, PlannedRun, build
@@ -82,7 +82,9 @@ def resume(directory: str | Path, progress: Progress | None = None) -> Path:
 
 def planned_bytes(plan: Plan) -> int:
     """About how much room the results will take."""
-    rows = sum(len(f.times) for f in plan.flows) + sum(len(r.save_steps) for r in plan.runs)
+    # A law's rows hold flow and error.
+    runs = sum(len(r.save_steps) for r in plan.runs) * (3 if plan.spec.closeness.predict else 1)
+    rows = sum(len(f.times) for f in plan.flows) + runs
     dtype = np.dtype(plan.spec.study.dtype)
     # Checkpoints hold the points, slopes and interpolants of two solutions with two solvers.
     return (rows + 120 * len(plan.flows)) * tree_size(plan.params) * dtype.itemsize
@@ -110,8 +112,14 @@ def _carry_out(plan: Plan, store: Store, progress: Progress) -> Path:
         attributes = {"position": position, **_run_attributes(planned)}
         coordinates = {"step": planned.save_steps}
         _stage(store, progress, path, planned.name, descent, coordinates, attributes)
-    for planned in plan.runs:
-        _compare(plan, planned, store)
+    for position, planned in enumerate(plan.runs):
+        law = planned_law(plan, planned)
+        if law is not None:
+            attributes = {"position": position, "optimizer": planned.name}
+            title = f"predicted distance, {planned.name}"
+            _stage(store, progress, f"laws/{planned.name}", title, law, {}, attributes)
+        carry_out_certificate(plan, planned, store, progress)
+        carry_out_comparison(plan, planned, store)
     for path, title in curvature_paths(plan):
         carry_out_curvature(plan, store, progress, path, title)
     sentences = verdict(store)
@@ -177,54 +185,6 @@ def _ending(snapshot: Snapshot, rows: int) -> dict[str, Any]:
         "rejected": stats.rejected,
         "solver": stats.solver,
     }
-
-
-def stored_trajectory(store: Store, path: str, plan: Plan, dynamics: Any) -> Trajectory:
-    """The trajectory that a stage stored, as `integrate` or `descend` would have returned it."""
-    rows = int(store.attribute(path, "rows"))
-    _, unravel = ravel_pytree(plan.params)
-    flat = jnp.asarray(store.read(path, "params")[:rows])
-    has_steps = isinstance(dynamics, Optimizer)
-    return Trajectory(
-        times=jnp.asarray(store.read(path, "time")[:rows]),
-        params=jax.vmap(unravel)(flat),
-        observables={"loss": jnp.asarray(store.read(path, "loss")[:rows])},
-        error=None if has_steps else jnp.asarray(store.read(path, "error")[:rows]),
-        steps=jnp.asarray(store.read(path, "step")[:rows]) if has_steps else None,
-        status=Status(
-            store.attribute(path, "status_kind"), store.attribute(path, "status_message")
-        ),
-        stats=Stats(),
-        dynamics=dynamics,
-        objective=plan.objective,
-        initial=plan.params,
-    )
-
-
-def _compare(plan: Plan, planned: PlannedRun, store: Store) -> None:
-    path = f"comparisons/{planned.name}"
-    if store.complete(path):
-        return
-    flow = next(f for f in plan.flows if f.name == planned.flow)
-    run = stored_trajectory(store, f"optimizers/{planned.name}", plan, planned.optimizer)
-    reference = stored_trajectory(store, f"flows/{flow.name}", plan, flow.flow)
-    gap = compare(run, reference)
-    columns = {
-        "distance": gap.distance,
-        "distance_error": gap.error,
-        "moved": gap.moved,
-        "relative": gap.relative,
-        "loss_difference": gap.loss_difference,
-        "loss_error": gap.loss_error,
-        "prediction_distance": gap.prediction_distance,
-        "prediction_error": gap.prediction_error,
-    }
-    time = np.asarray(gap.times)
-    dtype = str(gap.distance.dtype)
-    attributes = {"optimizer": planned.name, "flow": flow.name}
-    store.allocate(path, {"time": time}, dict.fromkeys(columns, ()), dtype, attributes)
-    store.write_columns(path, columns)
-    store.annotate(path, {"complete": True})
 
 
 def _fingerprints(plan: Plan) -> dict[str, str]:

@@ -158,6 +158,13 @@ class CurvatureSection(Section):
     max_products: Count = 1000
 
 
+class ClosenessSection(Section):
+    """`[closeness]`: beside the measured distance, the predicted one and a certificate."""
+
+    predict: bool = True
+    certify: bool = True
+
+
 DataSection = Annotated[
     DigitsData | IdxData | OpenMLData | GaussianData, Field(discriminator="kind")
 ]
@@ -180,6 +187,7 @@ class Spec(Section):
     flow: FlowSection
     optimizers: Annotated[list[RunSection], Field(min_length=1)]
     curvature: CurvatureSection = CurvatureSection()
+    closeness: ClosenessSection = ClosenessSection()
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Spec":

@@ -35,6 +35,7 @@ def verdict(store: Store) -> list[Sentence]:
     sentences = []
     for name in _members(store, "optimizers"):
         sentences.append(_closeness(store, name))
+        sentences += _prediction(store, name)
         sentences.append(_stability(store, name))
     sentences += [_flow_error(store, name) for name in _members(store, "flows")]
     if "gradient_flow" in _members(store, "curvature"):
@@ -114,6 +115,32 @@ def _closeness(store: Store, name: str) -> Sentence:
     )
     level: Level = "good" if fraction[worst] <= CLOSE else "notice"
     return Sentence(text + ending, "warning" if ending else level, numbers)
+
+
+def _prediction(store: Store, name: str) -> list[Sentence]:
+    """What the law says of the distance at the end, and the certificate."""
+    who = _described(store, name)
+    measured, predicted = (
+        store.read(f"comparisons/{name}", key) for key in ("distance", "predicted")
+    )
+    if len(measured) < 2 or not np.isfinite(predicted[-1]):
+        return []
+    numbers = {"measured": float(measured[-1]), "predicted": float(predicted[-1])}
+    ratio = numbers["measured"] / numbers["predicted"] if numbers["predicted"] > 0 else np.inf
+    text = (
+        f"{who}: the first-order law predicts a distance of {significant(numbers['predicted'])} at"
+        f" the end, and {significant(numbers['measured'])} was measured."
+    )
+    level: Level = "good" if 0.8 <= ratio <= 1.25 else "notice"
+    path = f"certificates/{name}"
+    if store.has(path):
+        bound = float(store.read(path, "bound")[-1])
+        if np.isfinite(bound):
+            numbers["bound"] = bound
+            proved = "proved" if store.attribute(path, "proved") else "not proved"
+            text += f" It is at most {significant(bound)} ({proved})."
+        text += f" {store.attribute(path, 'limit')}"
+    return [Sentence(text, level, numbers)]
 
 
 def _stability(store: Store, name: str) -> Sentence:

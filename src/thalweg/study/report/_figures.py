@@ -19,8 +19,22 @@ def loss_chart(results: Results) -> Chart:
 
 
 def distance_chart(results: Results) -> Chart:
-    """Distance of every optimizer to its flow, in parameters, with error bands."""
-    return _distances(results, "Distance to the flow", "distance to the flow", relative=False)
+    """Distance of every optimizer to its flow, in parameters, with error bands.
+
+    Beside it what the law predicts, and a certified bound where there is one.
+    """
+    chart = _distances(results, "Distance to the flow", "distance to the flow", relative=False)
+    for member in results.optimizers:
+        gap, sure = results.comparisons.get(member.name), results.certificates.get(member.name)
+        expected = [] if gap is None else _shown(gap, "predicted")
+        bound = [] if sure is None else _shown(sure, "bound")
+        for what, points in (("predicted", expected), ("certified bound", bound)):
+            if points:
+                time, value = (list(column) for column in zip(*points, strict=True))
+                colour = _colour(member, results)
+                name = f"{what}, {member.label}"
+                chart.lines.append(Line(name, time, value, colour, quiet=True))
+    return chart
 
 
 def relative_chart(results: Results) -> Chart:
@@ -112,6 +126,12 @@ def smallest_chart(results: Results) -> Chart:
     return Chart(
         "Smallest eigenvalue of the Hessian", _TIME, "smallest eigenvalue", lines, [Level("", 0.0)]
     )
+
+
+def _shown(member: Member, name: str) -> list[tuple[float, float]]:
+    """Times and values that a logarithmic axis has room for."""
+    pairs = zip(member.numbers("time"), member.numbers(name), strict=True)
+    return [(t, v) for t, v in pairs if np.isfinite(v) and v > 0]
 
 
 def _line(member: Member, name: str, results: Results, quiet: bool = False) -> Line:

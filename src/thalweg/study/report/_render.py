@@ -1,5 +1,6 @@
 """From results to one HTML file."""
 
+import json
 import os
 from importlib.resources import files
 from pathlib import Path
@@ -57,6 +58,7 @@ def render(results: Results) -> str:
         sharpness=[_drawn(chart) for chart in figures.sharpness_charts(results)],
         smallest=_drawn(figures.smallest_chart(results)),
         end=end_table(results),
+        certificates=_certificates(results),
         clock=clock_table(results),
         cost=cost_table(results),
         attributes=attributes,
@@ -87,6 +89,20 @@ def _facts(results: Results) -> str:
         str(attributes.get("created", ""))[:10],
     ]
     return " · ".join(part for part in parts if part)
+
+
+def _certificates(results: Results) -> list[str]:
+    """What each bound rests on, and what limits it."""
+    sentences = []
+    for member in results.optimizers:
+        found = results.certificates.get(member.name)
+        if found is None:
+            continue
+        grounds = json.loads(str(found.attributes.get("hypotheses", "[]")))
+        rests = "; ".join(f"{statement} ({how})" for statement, how in grounds)
+        limit = found.attributes.get("limit", "")
+        sentences.append(f"The bound for {member.label} rests on: {rests}. {limit}")
+    return sentences
 
 
 def _troubles(results: Results) -> list[str]:

@@ -12,7 +12,7 @@ import xarray as xr
 from .._errors import StoreError
 from ..store import STORE_NAME, Store
 
-_KINDS = ("flows", "optimizers", "comparisons", "curvature")
+_KINDS = ("flows", "optimizers", "comparisons", "curvature", "laws", "certificates")
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class Results:
     optimizers: list[Member]
     comparisons: dict[str, Member]
     curvature: dict[str, Member]
+    laws: dict[str, Member]
+    certificates: dict[str, Member]
 
     @property
     def verdict(self) -> list[dict[str, Any]]:
@@ -89,15 +91,15 @@ def _read(directory: Path) -> Results:
         with xr.open_datatree(
             directory / STORE_NAME, engine="zarr", drop_variables=["params"], consolidated=False
         ) as tree:
-            flows, optimizers, comparisons, curvature = (_members(tree, kind) for kind in _KINDS)
+            flows, optimizers, *others = (_members(tree, kind) for kind in _KINDS)
     except Exception as error:
         raise StoreError(f"damaged: {error}", store.directory) from error
+    named = zip(_KINDS[2:], others, strict=True)
     return Results(
         attributes=store.attributes,
         flows=_displayed(flows),
         optimizers=_displayed(optimizers),
-        comparisons={m.name: m for m in comparisons},
-        curvature={m.name: m for m in curvature},
+        **{kind: {m.name: m for m in of_kind} for kind, of_kind in named},
     )
 
 

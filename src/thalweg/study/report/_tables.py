@@ -53,7 +53,25 @@ def _end_column(member: Member, results: Results) -> dict[str, str]:
             with_error(_last(seen, "smallest"), _last(seen, "smallest_residual")),
         )
         cells |= dict(zip(_MEASURED, values, strict=True))
+    cells |= _expected(member, results)
     return cells | {"gradients": _count(member.attributes.get("gradients"))}
+
+
+def _expected(member: Member, results: Results) -> dict[str, str]:
+    """What the law predicts, and what is certain."""
+    gap, sure = results.comparisons.get(member.name), results.certificates.get(member.name)
+    predicted = [] if gap is None else gap.numbers("predicted")
+    cells = {"distance predicted": "no law for kinks or not asked for"}
+    if gap is not None and predicted and np.isfinite(predicted[-1]):
+        error = gap.numbers("predicted_error")[-1]
+        cells["distance predicted"] = with_error(predicted[-1], error)
+    cells["distance at most"] = "no certificate"
+    bound = [] if sure is None else sure.numbers("bound")
+    if sure is not None and bound:
+        proved = "proved" if sure.attributes.get("proved") else "not proved"
+        value = significant(bound[-1]) if np.isfinite(bound[-1]) else "no bound"
+        cells["distance at most"] = f"{value} ({proved})" if np.isfinite(bound[-1]) else value
+    return cells
 
 
 _COMPARED = (
@@ -87,13 +105,14 @@ def cost_table(results: Results) -> Table:
         "ended",
     ]
     rows = []
-    for member in (*results.flows, *results.optimizers):
-        seen = results.curvature.get(member.name)
+    laws = list(results.laws.values())
+    for member in (*results.flows, *laws, *results.optimizers):
+        seen = results.curvature.get(member.name) if member not in laws else None
         attributes = member.attributes
-        flow = member in results.flows
+        flow = member in results.flows or member in laws
         rows.append(
             [
-                member.label,
+                f"law, {member.name}" if member in laws else member.label,
                 str(attributes.get("solver", "unknown")),
                 _count(attributes.get("gradients")),
                 _count(attributes.get("error_gradients")) if flow else "none: its steps are exact",
