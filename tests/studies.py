@@ -34,6 +34,16 @@ kind = "nesterov"
 step_size = 0.01
 """
 
+# For tests that look at something else.
+PLAIN = (
+    TINY
+    + """
+[closeness]
+predict = false
+certify = false
+"""
+)
+
 # The first optimizer diverges; two share a flow; text that must not run in a browser.
 WILD = """\
 [study]

@@ -15,7 +15,7 @@ from thalweg.study.report import write_report
 from thalweg.study.run import run_study
 from thalweg.study.store import Store
 
-from .studies import TINY, write_spec
+from .studies import PLAIN, TINY, write_spec
 
 
 def damage_attribute(path):
@@ -144,7 +144,7 @@ def write_idx(folder, seed):
         file.write(np.array([0x801, 20], ">i4").tobytes() + labels.tobytes())
 
 
-IDX = TINY.replace('kind = "digits"', 'kind = "idx"\nfolder = "images"')
+IDX = PLAIN.replace('kind = "digits"', 'kind = "idx"\nfolder = "images"')
 
 
 def test_a_folder_is_looked_for_beside_the_study(tmp_path, monkeypatch):

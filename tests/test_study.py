@@ -87,12 +87,39 @@ def test_the_stored_numbers_are_those_of_the_library(finished):
     tree.close()
 
 
+def test_predictions_and_certificates_are_those_of_the_library(finished):
+    plan = build(parse_spec(TINY))
+    tree = xr.open_datatree(finished / "study.zarr", engine="zarr", consolidated=False)
+    times = np.linspace(0, 1, 5)
+    for run in plan.runs:
+        law = tw.predicted_distance(
+            run.optimizer,
+            plan.objective,
+            plan.params,
+            save_at=run.save_steps * run.optimizer.time_per_step,
+            rtol=1e-5,
+        )
+        stored = tree[f"comparisons/{run.name}"]
+        np.testing.assert_allclose(stored["predicted"], law.distance, rtol=1e-12)
+        np.testing.assert_allclose(stored["predicted_error"], law.error, rtol=1e-12)
+    descent = tw.descend(tw.GradientDescent(0.05), plan.objective, plan.params, 20)
+    found = tw.certify_run(plan.objective, descent, looks=8)
+    stored = tree["certificates/gradient_descent"]
+    np.testing.assert_allclose(stored["time"], times)
+    np.testing.assert_allclose(stored["bound"], found.bound[::5], rtol=1e-12)
+    assert stored.attrs["limit"] == found.limit
+    assert not stored.attrs["proved"]
+    assert "heavy_ball" not in tree["certificates"].children
+    tree.close()
+
+
 def test_verdict_of_a_calm_study(finished):
     sentences = json.loads(arrays(finished)[2])
     text = " ".join(sentence["text"] for sentence in sentences)
     assert "Gradient descent with step 0.05" in text
     assert "stays within" in text or "leaves its flow" in text
     assert "sharpness × step" in text
+    assert "the first-order law predicts a distance of" in text
     assert "The gradient flow itself is known to within" in text
     for sentence in sentences:
         assert sentence["numbers"]
@@ -193,6 +220,7 @@ def test_a_diverging_run_is_reported(tmp_path):
     tree = xr.open_datatree(tmp_path / "out" / "study.zarr", engine="zarr", consolidated=False)
     assert tree["optimizers/too-large"].attrs["status_kind"] == "diverged"
     assert tree["optimizers/small"].attrs["status_kind"] == "completed"
+    assert list(tree["certificates"].children) == ["small"]
     assert list(tree["flows"].children) == ["gradient_flow"]
     tree.close()
     text = report.read_text()

@@ -206,6 +206,8 @@ def error_flow(optimizer: Optimizer, order: int) -> ErrorFlow:
     """
     base = optimizer.limit()
     optimizer.error_source(1.0)
+    # As arrays, lest every step size be compiled anew.
+    optimizer = jax.tree.map(jnp.asarray, optimizer)
     if order == 1:
         return (GradientErrorFlow if base.real_spectrum else MomentumErrorFlow)(optimizer, base)
     if order == 2 and isinstance(optimizer, GradientDescent):

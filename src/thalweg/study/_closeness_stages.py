@@ -47,6 +47,8 @@ def carry_out_certificate(
         return
     if store.complete(path) or plan.objective.kinks(plan.params).exist:
         return
+    if store.attribute(f"optimizers/{planned.name}", "status_kind") != "completed":
+        return
     run = stored_trajectory(store, f"optimizers/{planned.name}", plan, optimizer)
     assert run.steps is not None
     evidence = _evidence(plan)
