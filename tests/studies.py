@@ -1,6 +1,9 @@
 """Studies small enough to run many times."""
 
+import gzip
 from pathlib import Path
+
+import numpy as np
 
 TINY = """\
 [study]
@@ -81,3 +84,15 @@ def write_spec(folder: Path, text: str) -> Path:
     path = folder / "study.toml"
     path.write_text(text)
     return path
+
+
+def write_idx(folder, seed):
+    """A small data set in MNIST's format."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (20, 4, 4), dtype=np.uint8)
+    labels = rng.integers(0, 3, 20, dtype=np.uint8)
+    head = np.array([0x803, 20, 4, 4], ">i4").tobytes()
+    (folder / "train-images-idx3-ubyte").write_bytes(head + images.tobytes())
+    with gzip.open(folder / "train-labels-idx1-ubyte.gz", "wb") as file:
+        file.write(np.array([0x801, 20], ">i4").tobytes() + labels.tobytes())

@@ -1,6 +1,5 @@
 """Damaged, incomplete and foreign stores; data that are not those a study began with."""
 
-import gzip
 import json
 import shutil
 
@@ -15,7 +14,7 @@ from thalweg.study.report import write_report
 from thalweg.study.run import run_study
 from thalweg.study.store import Store
 
-from .studies import PLAIN, TINY, write_spec
+from .studies import PLAIN, TINY, write_idx, write_spec
 
 
 def damage_attribute(path):
@@ -130,18 +129,6 @@ def test_attributes_that_are_no_json(copy, attribute):
     zarr.open_group(copy / "study.zarr", mode="r+").attrs[attribute] = "{"
     with pytest.raises(StoreError, match=f"damaged: the attribute '{attribute}'"):
         write_report(copy)
-
-
-def write_idx(folder, seed):
-    """A small data set in MNIST's format."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
-    images = rng.integers(0, 256, (20, 4, 4), dtype=np.uint8)
-    labels = rng.integers(0, 3, 20, dtype=np.uint8)
-    head = np.array([0x803, 20, 4, 4], ">i4").tobytes()
-    (folder / "train-images-idx3-ubyte").write_bytes(head + images.tobytes())
-    with gzip.open(folder / "train-labels-idx1-ubyte.gz", "wb") as file:
-        file.write(np.array([0x801, 20], ">i4").tobytes() + labels.tobytes())
 
 
 IDX = PLAIN.replace('kind = "digits"', 'kind = "idx"\nfolder = "images"')

@@ -1,4 +1,4 @@
-"""The command line: `thalweg run`, `resume`, `report`, `init`.
+"""The command line: `thalweg run`, `resume`, `report`, `init`, `reproduce`.
 
 JAX is imported inside the commands, so that help and mistakes are answered at once.
 """
@@ -22,6 +22,8 @@ app = cyclopts.App(
 )
 
 Quiet = Annotated[bool, Parameter(name="--quiet", negative="")]
+# Several values after one name.
+Several = Parameter(consume_multiple=True, negative="")
 
 
 @app.command
@@ -111,6 +113,63 @@ def init(file: Path = Path("study.toml"), /) -> None:
     print(f"wrote {file}; carry it out with: thalweg run {file}")
 
 
+@app.command
+def reproduce(
+    paper: str,
+    /,
+    *,
+    data: Annotated[Path, Parameter(name="--data")],
+    networks: Annotated[list[str] | None, Several] = None,
+    ratios: Annotated[list[float] | None, Several] = None,
+    precisions: Annotated[list[str] | None, Several] = None,
+    seed: int = 1,
+    out: Annotated[Path | None, Parameter(name="--out")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Carry out the experiments of a paper; the same command again goes on with them.
+
+    Parameters
+    ----------
+    paper
+        elkabetz-cohen-2021: gradient descent beside smaller steps and beside the flow.
+    data
+        A folder with MNIST's training images in IDX format.
+    networks
+        Of linear, relu, strided, pooled; by default all, which takes most of a day on two cores.
+    ratios
+        The divisors of the step size, by default 2 5 10 20.
+    precisions
+        Of float64, float32; by default both.
+    seed
+        For the networks' starts.
+    out
+        The directory for the results; by default one of the paper's name below thalweg-runs.
+    quiet
+        No progress, only what was found.
+    """
+    from ._names import look_up
+
+    look_up(paper, {"elkabetz-cohen-2021": None}, "paper")
+    directory = out or Path("thalweg-runs") / paper
+    _with_jax()
+    from .papers import elkabetz_cohen_2021 as experiment
+
+    try:
+        page, found = experiment.reproduce(
+            data,
+            directory,
+            networks=networks or tuple(experiment.NETWORKS),
+            ratios=ratios or experiment.RATIOS,
+            precisions=precisions or experiment.PRECISIONS,
+            seed=seed,
+            progress=_progress(quiet),
+        )
+    except KeyboardInterrupt:
+        _complain("interrupted; the same command goes on from here.")
+        sys.exit(130)
+    _tell("What was found", [sentence.as_dict() for sentence in found], page)
+
+
 def main() -> None:
     """Run the command line; mistakes end with one message and exit status 2."""
     try:
@@ -163,18 +222,24 @@ def _fresh_directory(name: str) -> Path:
 
 def _finish(report_path: Path) -> None:
     """Print the verdict, and where the report is."""
+    from .study.store import Store
+
+    found = json.loads(Store.open(report_path.parent).attributes["verdict"])
+    _tell("Verdict", found, report_path)
+
+
+def _tell(title: str, found: list[dict], report_path: Path) -> None:
+    """Print sentences with their marks, and where the report is."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from .study.store import Store
-
     marks = {"good": "[green]✓[/]", "notice": "[cyan]•[/]", "warning": "[yellow]![/]"}
     sentences = Table.grid(padding=(0, 1))
-    for sentence in json.loads(Store.open(report_path.parent).attributes["verdict"]):
+    for sentence in found:
         sentences.add_row(marks[sentence["level"]], Text(sentence["text"]))
     console = Console(highlight=False)
-    console.print("\n[bold]Verdict[/]   [dim]✓ holds   • to note   ! to look at[/]")
+    console.print(f"\n[bold]{title}[/]   [dim]✓ holds   • to note   ! to look at[/]")
     console.print(sentences)
     console.print()
     print(f"report: {report_path}")

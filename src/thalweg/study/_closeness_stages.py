@@ -88,7 +88,6 @@ def carry_out_comparison(plan: Plan, planned: PlannedRun, store: Store) -> None:
     run = stored_trajectory(store, f"optimizers/{planned.name}", plan, planned.optimizer)
     reference = stored_trajectory(store, f"flows/{flow.name}", plan, flow.flow)
     gap = compare(run, reference)
-    predicted, predicted_error = _predicted(plan, planned, store, len(gap.times))
     columns = {
         "distance": gap.distance,
         "distance_error": gap.error,
@@ -98,8 +97,7 @@ def carry_out_comparison(plan: Plan, planned: PlannedRun, store: Store) -> None:
         "loss_error": gap.loss_error,
         "prediction_distance": gap.prediction_distance,
         "prediction_error": gap.prediction_error,
-        "predicted": predicted,
-        "predicted_error": predicted_error,
+        **_predicted(plan, planned, store, len(gap.times)),
     }
     time = np.asarray(gap.times)
     dtype = str(gap.distance.dtype)
@@ -109,18 +107,21 @@ def carry_out_comparison(plan: Plan, planned: PlannedRun, store: Store) -> None:
     store.annotate(path, {"complete": True})
 
 
-def _predicted(plan: Plan, planned: PlannedRun, store: Store, rows: int) -> tuple[Any, Any]:
-    """What the law says at the saved times, NaN where it says nothing, and its error bar."""
-    path, unknown = f"laws/{planned.name}", np.full(rows, np.nan)
+def _predicted(plan: Plan, planned: PlannedRun, store: Store, rows: int) -> dict[str, np.ndarray]:
+    """What the law says at the saved times, NaN beyond its last, and its error bar."""
+    path = f"laws/{planned.name}"
     if not store.has(path):
-        return unknown, unknown
+        return {}
     _, unravel = ravel_pytree((plan.params, plan.params))
     known = min(int(store.attribute(path, "rows")), rows)
     flat = jnp.asarray(store.read(path, "params")[:known])
     rate = jax.vmap(lambda row: tree_norm(unravel(row)[1]))(flat)
     step, more = planned.optimizer.time_per_step, np.full(rows - known, np.nan)
     error = store.read(path, "error")[:known]
-    return np.append(step * np.asarray(rate), more), np.append(step * error, more)
+    return {
+        "predicted": np.append(step * np.asarray(rate), more),
+        "predicted_error": np.append(step * error, more),
+    }
 
 
 def stored_trajectory(store: Store, path: str, plan: Plan, dynamics: Any) -> Trajectory:

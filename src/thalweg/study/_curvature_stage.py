@@ -16,6 +16,8 @@ from .store import Store
 
 def curvature_paths(plan: Plan) -> Iterator[tuple[str, str]]:
     """The stored trajectories to look along, with titles."""
+    if not plan.spec.curvature.measure:
+        return
     for flow in plan.flows:
         yield f"flows/{flow.name}", f"curvature, {flow.flow.name}"
     for run in plan.runs:

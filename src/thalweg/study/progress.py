@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, TextIO
 
 
@@ -18,8 +18,7 @@ class Stage(Protocol):
 class Progress(Protocol):
     """Something that is told about stages."""
 
-    @contextmanager
-    def stage(self, title: str, total: int) -> Iterator[Stage]:
+    def stage(self, title: str, total: int) -> AbstractContextManager[Stage]:
         """A stage that will go through `total` saved times."""
         ...
 

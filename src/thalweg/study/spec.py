@@ -152,6 +152,7 @@ class NesterovConstantRun(Section):
 class CurvatureSection(Section):
     """`[curvature]`: Hessian eigenvalues along every flow and every run."""
 
+    measure: bool = True
     largest: Annotated[int, Field(ge=1, le=50)] = 1
     smallest: Annotated[int, Field(ge=1, le=50)] = 1
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-4

@@ -36,7 +36,7 @@ def verdict(store: Store) -> list[Sentence]:
     for name in _members(store, "optimizers"):
         sentences.append(_closeness(store, name))
         sentences += _prediction(store, name)
-        sentences.append(_stability(store, name))
+        sentences += _stability(store, name)
     sentences += [_flow_error(store, name) for name in _members(store, "flows")]
     if "gradient_flow" in _members(store, "curvature"):
         sentences.append(_negative_curvature(store, "gradient_flow"))
@@ -119,6 +119,8 @@ def _closeness(store: Store, name: str) -> Sentence:
 
 def _prediction(store: Store, name: str) -> list[Sentence]:
     """What the law says of the distance at the end, and the certificate."""
+    if name not in _members(store, "laws"):
+        return []
     who = _described(store, name)
     measured, predicted = (
         store.read(f"comparisons/{name}", key) for key in ("distance", "predicted")
@@ -143,7 +145,9 @@ def _prediction(store: Store, name: str) -> list[Sentence]:
     return [Sentence(text, level, numbers)]
 
 
-def _stability(store: Store, name: str) -> Sentence:
+def _stability(store: Store, name: str) -> list[Sentence]:
+    if name not in _members(store, "curvature"):
+        return []
     who = _described(store, name)
     attributes = store.group(f"optimizers/{name}").attrs
     step, limit = float(attributes["step_size"]), float(attributes["stability_limit"])  # pyright: ignore
@@ -152,7 +156,7 @@ def _stability(store: Store, name: str) -> Sentence:
     radius = store.read(where, "largest_residual")[:, 0] * step
     seen = np.isfinite(value)
     if not seen.any():
-        return Sentence(f"{who}: its sharpness is unknown.", "warning", {})
+        return [Sentence(f"{who}: its sharpness is unknown.", "warning", {})]
     value, radius, time = value[seen], radius[seen], store.read(where, "time")[seen]
     top = int(np.argmax(value))
     numbers = {
@@ -168,10 +172,10 @@ def _stability(store: Store, name: str) -> Sentence:
     )
     low, high = (value[top] - radius[top]) / limit, (value[top] + radius[top]) / limit
     if high < EDGE[0]:
-        return Sentence(text + "stable.", "good", numbers)
+        return [Sentence(text + "stable.", "good", numbers)]
     if low > EDGE[1]:
-        return Sentence(text + "beyond it, unstable on a quadratic.", "warning", numbers)
-    return Sentence(text + "at the edge.", "notice", numbers)
+        return [Sentence(text + "beyond it, unstable on a quadratic.", "warning", numbers)]
+    return [Sentence(text + "at the edge.", "notice", numbers)]
 
 
 def _flow_error(store: Store, name: str) -> Sentence:

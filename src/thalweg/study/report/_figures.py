@@ -130,7 +130,8 @@ def smallest_chart(results: Results) -> Chart:
 
 def _shown(member: Member, name: str) -> list[tuple[float, float]]:
     """Times and values that a logarithmic axis has room for."""
-    pairs = zip(member.numbers("time"), member.numbers(name), strict=True)
+    values = member.numbers(name)
+    pairs = zip(member.numbers("time"), values, strict=True) if values else ()
     return [(t, v) for t, v in pairs if np.isfinite(v) and v > 0]
 
 

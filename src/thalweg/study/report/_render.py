@@ -1,17 +1,11 @@
 """From results to one HTML file."""
 
 import json
-import os
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
-
-import jinja2
-from markupsafe import Markup
 
 from . import _figures as figures
-from ._chart import Chart
 from ._citations import citations
+from ._page import drawn, page, written
 from ._results import Results, read_results
 from ._tables import clock_table, cost_table, end_table
 
@@ -28,35 +22,24 @@ def write_report(directory: str | Path) -> Path:
     **Raises:** StoreError for a store that is missing, foreign or damaged.
     """
     directory = Path(directory)
-    html = render(read_results(directory))
-    # Written beside and moved into place: a report is never half a report.
-    draft = directory / f".{REPORT_NAME}.{os.getpid()}"
-    draft.write_text(html, encoding="utf-8")
-    path = directory / REPORT_NAME
-    draft.replace(path)
-    return path
+    return written(render(read_results(directory)), directory / REPORT_NAME)
 
 
 def render(results: Results) -> str:
     """The whole page."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    folder = files("thalweg.study.report")
-    template = environment.from_string(folder.joinpath("template.html.j2").read_text("utf-8"))
     attributes = results.attributes
-    return template.render(
-        # Our own style sheet and charts; every foreign text inside a chart is escaped there.
-        style=Markup(folder.joinpath("style.css").read_text("utf-8")),
+    return page(
+        __package__ or "",
+        "template.html.j2",
         name=attributes.get("name", "study"),
         facts=_facts(results),
         verdict=[{**s, "mark": _MARKS.get(s["level"], "note")} for s in results.verdict],
         troubles=_troubles(results),
-        loss=_drawn(figures.loss_chart(results)),
-        distance=_drawn(figures.distance_chart(results)),
-        relative=_drawn(figures.relative_chart(results)),
-        sharpness=[_drawn(chart) for chart in figures.sharpness_charts(results)],
-        smallest=_drawn(figures.smallest_chart(results)),
+        loss=drawn(figures.loss_chart(results)),
+        distance=drawn(figures.distance_chart(results)),
+        relative=drawn(figures.relative_chart(results)),
+        sharpness=[drawn(chart) for chart in figures.sharpness_charts(results)],
+        smallest=drawn(figures.smallest_chart(results)),
         end=end_table(results),
         certificates=_certificates(results),
         clock=clock_table(results),
@@ -65,18 +48,6 @@ def render(results: Results) -> str:
         versions=results.versions,
         citations=citations(results),
     )
-
-
-def _drawn(chart: Chart) -> dict[str, Any]:
-    """A chart with its legend; `empty` when there is nothing to draw."""
-    legend = [(line.label, line.colour, line.quiet) for line in chart.lines]
-    empty = not any(line.y for line in chart.lines)
-    return {
-        "title": chart.title,
-        "svg": Markup(chart.svg()) if not empty else Markup(""),
-        "legend": legend,
-        "empty": empty,
-    }
 
 
 def _facts(results: Results) -> str:

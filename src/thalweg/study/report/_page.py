@@ -1,0 +1,58 @@
+"""Pages that need nothing else: style and charts are inside, and nothing is fetched."""
+
+import os
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from ._chart import Chart
+
+_OURS = "thalweg.study.report"
+
+
+def page(package: str, template: str, **values: Any) -> str:
+    """A template of a package, rendered. All text that came from outside is escaped.
+
+    Templates may import `macros.html.j2`, and have our style sheet as `style`.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader([_resources(package), _resources(_OURS)]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # Our own style sheet and charts; every foreign text inside a chart is escaped there.
+    style = Markup(files(_OURS).joinpath("style.css").read_text("utf-8"))
+    return environment.get_template(template).render(style=style, **values)
+
+
+def _resources(package: str) -> jinja2.FunctionLoader:
+    def load(name: str) -> str | None:
+        file = files(package).joinpath(name)
+        return file.read_text("utf-8") if file.is_file() else None
+
+    return jinja2.FunctionLoader(load)
+
+
+def written(html: str, path: Path) -> Path:
+    """The page in its file. Written beside and moved into place: never half a page."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(html, encoding="utf-8")
+    draft.replace(path)
+    return path
+
+
+def drawn(chart: Chart) -> dict[str, Any]:
+    """A chart with its legend; `empty` when there is nothing to draw."""
+    legend = [(line.label, line.colour, line.quiet) for line in chart.lines]
+    empty = not any(line.y for line in chart.lines)
+    return {
+        "title": chart.title,
+        "svg": Markup(chart.svg()) if not empty else Markup(""),
+        "legend": legend,
+        "empty": empty,
+    }
