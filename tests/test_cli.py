@@ -24,7 +24,7 @@ def test_help_is_quick_and_imports_no_jax():
     done = thalweg("--help")
     assert time.perf_counter() - start < 1.0
     assert done.returncode == 0
-    for command in ("run", "resume", "report", "init"):
+    for command in ("run", "resume", "report", "init", "reproduce"):
         assert command in done.stdout
     check = "import sys, thalweg.cli; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
@@ -52,6 +52,8 @@ def test_init_then_a_mistake(tmp_path):
         (("resume", "nowhere"), "there is no such directory"),
         (("report", "nowhere"), "there is no such directory"),
         (("rum",), "rum"),
+        (("reproduce", "elkabetz", "--data", "."), "did you mean 'elkabetz-cohen-2021'?"),
+        (("reproduce", "elkabetz-cohen-2021", "--data", "nowhere"), "there is no folder nowhere"),
     ],
 )
 def test_mistakes_end_with_one_message(arguments, message, tmp_path):

@@ -66,21 +66,21 @@ def _loss(c: Comparison) -> Chart:
 
 
 def _distance(c: Comparison) -> Chart:
-    lines = [
-        Line("distance from the start", *_positive(c.iterations, c.travelled), 5, quiet=True),
-        *(
-            Line(f"η to {name(r)}", *_positive(c.iterations, c.distance[r]), place)
-            for place, r in enumerate(c.ratios)
-        ),
-    ]
-    return Chart(
-        f"Distance in weight space, {c.precision}", _ITERATION, "distance", lines, log_y=True
-    )
+    lines = [Line("distance from the start", *_positive(c, c.travelled), 5, quiet=True)]
+    for place, ratio in enumerate(c.ratios):
+        gap = c.distance[ratio]
+        bar = c.flow_error if ratio == FLOW else np.zeros_like(gap)
+        at, values = _positive(c, gap)
+        low, high = (gap - bar)[gap > 0].tolist(), (gap + bar)[gap > 0].tolist()
+        lines.append(Line(f"η to {name(ratio)}", at, values, place, low, high))
+    title = f"Distance in weight space, {c.precision}"
+    return Chart(title, _ITERATION, "distance", lines, log_y=True)
 
 
-def _positive(at: np.ndarray, values: np.ndarray) -> tuple[list[float], list[float]]:
+def _positive(c: Comparison, values: np.ndarray) -> tuple[list[float], list[float]]:
+    """What a logarithmic axis has room for."""
     keep = values > 0
-    return at[keep].tolist(), values[keep].tolist()
+    return c.iterations[keep].tolist(), values[keep].tolist()
 
 
 def _against_published(members: list[Comparison]) -> Table | None:

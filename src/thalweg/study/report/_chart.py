@@ -99,9 +99,12 @@ class Chart:
         for value, label in x.ticks():
             at = x(value)
             parts.append(f'<path class="stroke" d="M{at:.1f} {HEIGHT - _BOTTOM}v5"/>')
+            # Centred, but a label at the right end is not to be cut off.
+            beyond = at + _CHARACTER * len(label) / 2 > WIDTH
+            place = (WIDTH, "end") if beyond else (at, "middle")
             parts.append(
-                f'<text class="tick" x="{at:.1f}" y="{HEIGHT - _BOTTOM + 19}"'
-                f' text-anchor="middle">{label}</text>'
+                f'<text class="tick" x="{place[0]:.1f}" y="{HEIGHT - _BOTTOM + 19}"'
+                f' text-anchor="{place[1]}">{label}</text>'
             )
         parts.append(
             f'<path class="stroke" d="M{x.start:.0f} {HEIGHT - _BOTTOM}H{WIDTH - _RIGHT}"/>'
