@@ -24,15 +24,41 @@ _LAW_RTOL = 1e-5
 _LOOKS = 8
 
 
-def planned_law(plan: Plan, planned: PlannedRun) -> Integration | None:
-    """The optimizer's flow with its first-order error, or None for a network with kinks."""
+def planned_laws(plan: Plan) -> dict[str, Integration]:
+    """Flows with their first-order errors, by the first run that each is for.
+
+    None for a network with kinks.
+    """
     if not plan.spec.closeness.predict or plan.objective.kinks(plan.params).exist:
-        return None
+        return {}
+    return {run.name: _law(plan, run) for run in plan.runs if _law_of(plan, run) == run.name}
+
+
+def _law_of(plan: Plan, planned: PlannedRun) -> str:
+    """The first run with the same law: that of gradient descent is in proportion to the step."""
+
+    def same(run):
+        both = (run.optimizer, planned.optimizer)
+        alike = all(isinstance(optimizer, GradientDescent) for optimizer in both)
+        return (
+            alike
+            and len(_times(run)) == len(_times(planned))
+            and np.allclose(_times(run), _times(planned), rtol=1e-12, atol=0)
+        )
+
+    return next(run.name for run in plan.runs if run is planned or same(run))
+
+
+def _times(planned: PlannedRun) -> np.ndarray:
+    return planned.save_steps * planned.optimizer.time_per_step
+
+
+def _law(plan: Plan, planned: PlannedRun) -> Integration:
     return Integration(
         error_flow(planned.optimizer, 1),
         extended(plan.objective),
         (plan.params, jax.tree.map(jnp.zeros_like, plan.params)),
-        save_at=planned.save_steps * planned.optimizer.time_per_step,
+        save_at=_times(planned),
         rtol=max(_LAW_RTOL, plan.spec.rtol),
         max_steps=plan.spec.flow.max_steps,
     )
@@ -109,7 +135,7 @@ def carry_out_comparison(plan: Plan, planned: PlannedRun, store: Store) -> None:
 
 def _predicted(plan: Plan, planned: PlannedRun, store: Store, rows: int) -> dict[str, np.ndarray]:
     """What the law says at the saved times, NaN beyond its last, and its error bar."""
-    path = f"laws/{planned.name}"
+    path = f"laws/{_law_of(plan, planned)}"
     if not store.has(path):
         return {}
     _, unravel = ravel_pytree((plan.params, plan.params))

@@ -18,7 +18,7 @@ from .._trees import tree_size
 from ..flows import Integration
 from ..optimizers import ClassicalOptimizer, Descent
 from ..trajectory import Resumable, Snapshot
-from ._closeness_stages import carry_out_certificate, carry_out_comparison, planned_law
+from ._closeness_stages import carry_out_certificate, carry_out_comparison, planned_laws
 from ._curvature_stage import carry_out_curvature, curvature_paths
 from ._errors import SpecError, StoreError
 from .build import Plan, PlannedFlow, PlannedRun, build
@@ -112,12 +112,11 @@ def _carry_out(plan: Plan, store: Store, progress: Progress) -> Path:
         attributes = {"position": position, **_run_attributes(planned)}
         coordinates = {"step": planned.save_steps}
         _stage(store, progress, path, planned.name, descent, coordinates, attributes)
-    for position, planned in enumerate(plan.runs):
-        law = planned_law(plan, planned)
-        if law is not None:
-            attributes = {"position": position, "optimizer": planned.name}
-            title = f"predicted distance, {planned.name}"
-            _stage(store, progress, f"laws/{planned.name}", title, law, {}, attributes)
+    for position, (name, law) in enumerate(planned_laws(plan).items()):
+        attributes = {"position": position, "optimizer": name}
+        title = f"predicted distance, {name}"
+        _stage(store, progress, f"laws/{name}", title, law, {}, attributes)
+    for planned in plan.runs:
         carry_out_certificate(plan, planned, store, progress)
         carry_out_comparison(plan, planned, store)
     for path, title in curvature_paths(plan):

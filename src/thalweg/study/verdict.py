@@ -119,7 +119,7 @@ def _closeness(store: Store, name: str) -> Sentence:
 
 def _prediction(store: Store, name: str) -> list[Sentence]:
     """What the law says of the distance at the end, and the certificate."""
-    if name not in _members(store, "laws"):
+    if "predicted" not in store.group(f"comparisons/{name}"):
         return []
     who = _described(store, name)
     measured, predicted = (
