@@ -93,7 +93,9 @@ def test_a_tube_that_grows_without_end():
     run = tw.descend(tw.GradientDescent(0.05), objective, network, 60)
     certificate = tw.certify_run(objective, run, evidence=ClosedForm(network))
     assert np.isinf(certificate.bound[-1])
-    assert np.isfinite(certificate.bound[0])
+    assert np.isfinite(certificate.bound[certificate.until])
+    assert np.isinf(certificate.bound[certificate.until + 1])
+    assert f"at step {certificate.until} at most" in str(certificate)
     assert not certificate.proved
     assert "Nothing can be said beyond step" in certificate.limit
 

@@ -118,13 +118,21 @@ def test_exact_flow_near_the_opposite_direction_and_far_out():
         ({"initial": np.ones(3)}, "initial: shape"),
         ({"target": [1.0, np.nan, 0, 0]}, "target: contains"),
         ({"times": [-1.0]}, "times: must not be negative"),
-        ({"times": 1.0}, "times: expected a row"),
+        ({"times": 1.0}, r"times: expected shape \(n,\)"),
+        ({"initial": np.ones((1, 4))}, r"take its row"),
     ],
 )
 def test_exact_flow_refuses(change, message):
     good = {"depth": 2, "target": TARGET, "initial": np.ones(4), "times": [1.0]}
     with pytest.raises(ValueError, match=message):
         NETWORKS.exact_flow(**{**good, **change})
+
+
+def test_the_end_to_end_flow_refuses_a_network():
+    network = NETWORKS.balanced([2, 3, 1], norm=0.1, key=jr.key(0))
+    objective = tw.Objective(tw.networks.apply, tw.losses.squared_error, np.eye(2), np.ones((2, 1)))
+    with pytest.raises(TypeError, match="end_to_end"):
+        tw.integrate(NETWORKS.EndToEndFlow(2), objective, network, t1=1.0)
 
 
 @pytest.mark.parametrize("widths", [[4, 1], [4, 3, 1], [5, 3, 6, 3], [2, 4, 4, 5]])

@@ -268,6 +268,8 @@ def test_mistakes_are_named(change, message):
         tw.networks.convolutional_strided(side=4, key=jr.key(0))
     with pytest.raises(TypeError, match="activation"):
         tw.networks.fully_connected([3, 2], activation=3, key=jr.key(0))  # pyright: ignore
+    with pytest.raises(TypeError, match="bias: expected True or False"):
+        tw.networks.fully_connected([3, 2], bias="first", key=jr.key(0))  # pyright: ignore
 
 
 @pytest.mark.parametrize(

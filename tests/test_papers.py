@@ -116,6 +116,8 @@ def test_what_is_done_is_not_done_again(done):
         ({"ratios": [1]}, "at least 2"),
         ({"ratios": [2.5]}, "whole numbers"),
         ({"protocol": paper.PUBLISHED_PROTOCOL}, "holds 20 images"),
+        # Not the first ten of twenty, silently.
+        ({"protocol": paper.Protocol(samples=10)}, "holds 20 images"),
     ],
 )
 def test_mistakes(done, tmp_path, wrong, message):

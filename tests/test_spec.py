@@ -50,7 +50,7 @@ MISTAKES = [
     ("t1 = 1.0", "t1 = 0.0", 14, r"flow\.t1: .*greater than 0, got 0"),
     ("t1 = 1.0", "t1 = inf", 14, r"flow\.t1: .*finite number, got inf"),
     ("t1 = 1.0", "t1 = nan", 14, r"flow\.t1: .*finite"),
-    ("rtol = 1e-5", "rtol = 1e-17", 16, r"flow\.rtol: 1e-17 is more than float64 can give"),
+    ("rtol = 1e-5", "rtol = 1e-17", 16, r"flow\.rtol: 1e-17 is finer than float64 can give"),
     ("step_size = 0.05", "step_size = -0.05", 20, r"optimizers\[0\]\.step_size: .*got -0.05"),
     (
         "step_size = 0.05",

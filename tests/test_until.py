@@ -108,6 +108,21 @@ def test_a_saddle_is_passed_and_a_start_on_one_is_told():
     assert stable.limit.index == 1, "on the way that leads into the saddle"
 
 
+def test_a_tolerance_met_while_passing_a_saddle():
+    """Near (1, 0) the gradient is below the tolerance, but the flow from (1.5, 0.02) goes on."""
+    valley = landscape(lambda p: 0.5 * (p[0] - 1) ** 2 - 0.05 * p[1] ** 2 + 0.01 * p[1] ** 4)
+    for tolerance, found in ((1e-2, False), (1e-8, True)):
+        flow = tw.integrate(
+            tw.GradientFlow(),
+            valley,
+            jnp.array([1.5, 0.02]),
+            until=tw.until.gradient_norm(tolerance),
+        )
+        assert flow.limit.found is found
+    assert flow.limit.index == 0
+    np.testing.assert_allclose(flow.params[-1], [1, 2.5**0.5], rtol=1e-7)
+
+
 def test_saved_times_and_a_latest_time():
     objective = quadratic(np.eye(2))
     saved = tw.integrate(

@@ -41,8 +41,8 @@ class CriticalPoint(eqx.Module):
     - `index`: how many eigenvalues of the Hessian are negative without doubt, counted up to 4.
     - `eigenvalues`: the smallest ones, with residuals.
     - `jump`: the distance from where the flow was left to here, `newton_steps` of Newton's method.
-    - `found`: whether a critical point is near at all. The gradient also falls, without one, on the
-        way to infinity.
+    - `found`: whether a critical point is near at all: Newton's method converges to one. The
+        gradient also falls, without one, on the way to infinity, and where a flow passes a saddle.
     - `isolated`: whether the smallest eigenvalue is positive beyond what the gradient left makes
         uncertain. A zero eigenvalue, along a valley of minima, comes out positive by as much.
     """
@@ -63,6 +63,8 @@ class CriticalPoint(eqx.Module):
     @property
     def kind(self) -> str:
         """In words: minimum, degenerate or saddle, or none."""
+        if self.index and not self.found:
+            return "no critical point near, where the landscape curves down: the flow goes on"
         if self.index:
             return f"a saddle of index {self.index}" + (" or more" if self.index >= 4 else "")
         if not self.found:
@@ -125,11 +127,20 @@ class GradientNorm:
         if index and not arrived:
             # The flow is passing a saddle.
             return Arrival(cost=cost)
+        # A gradient that Newton's method cannot lower, where the landscape curves down, is that of
+        # a flow on its way, unless it is so small that the flow stands on a critical point.
+        near = near and not (index and steps == 0 and final > -low * hardly)
         isolated = near and low > 0 and final <= _ALONE * low * length
-        limit = CriticalPoint(final, index, found, jump, steps, near or index > 0, isolated)
+        limit = CriticalPoint(final, index, found, jump, steps, near, isolated)
         if not isolated and jump > _VALLEY_JUMP * moved and not arrived:
             return Arrival(cost=cost)
-        if not limit.found:
+        if index and not near:
+            message = (
+                f"the gradient norm fell to {norm:.1e}, but no critical point is near, and with an"
+                f" eigenvalue of {float(found.value[0]):.3g} the flow goes on: a smaller tolerance"
+                " would tell where to."
+            )
+        elif not limit.found:
             message = (
                 f"the gradient norm fell to {norm:.1e}, but no critical point is near: the"
                 " infimum may lie at infinity."

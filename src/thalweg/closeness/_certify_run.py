@@ -63,13 +63,18 @@ class RunCertificate(eqx.Module):
         return amplification(self.bending, np.diff(self.looks) * self.step_size)
 
     @property
+    def until(self) -> int:
+        """The last step with a bound; up to there it is as good as its hypotheses."""
+        return int(np.flatnonzero(np.isfinite(self.bound))[-1])
+
+    @property
     def limit(self) -> str:
         """What keeps the bound from being smaller, in a sentence."""
         if not np.isfinite(self.bound[-1]):
-            last = int(np.flatnonzero(np.isfinite(self.bound))[-1])
             return (
-                f"Nothing can be said beyond step {last}: the farther the flow may be, the more"
-                " negative the curvature in the tube may be, and the tube grows without end."
+                f"Nothing can be said beyond step {self.until}: the farther the flow may be, the"
+                " more negative the curvature in the tube may be, and the tube grows without end."
+                " A shorter step keeps it narrow for longer."
             )
         if self.amplification > 10:
             return (
@@ -83,10 +88,11 @@ class RunCertificate(eqx.Module):
 
     def __str__(self):
         promise = (
-            f"gradient descent, {len(self.bound) - 1} steps of {self.step_size:g}: at the end at"
-            f" most {self.bound[-1]:.3g} from the flow"
+            f"gradient descent, {len(self.bound) - 1} steps of {self.step_size:g}: at step"
+            f" {self.until} at most {self.bound[self.until]:.3g} from the flow"
         )
-        return listed(promise, self.proved, self.hypotheses, self.limit)
+        proved = all(h.proved for h in self.hypotheses)
+        return listed(promise, proved, self.hypotheses, self.limit)
 
 
 def certify_run(

@@ -213,5 +213,6 @@ def error_flow(optimizer: Optimizer, order: int) -> ErrorFlow:
     if order == 2 and isinstance(optimizer, GradientDescent):
         return EulerErrorFlow(optimizer, base)
     raise ValueError(
-        f"order: {order} is not known for {optimizer.name}; 1 is, and 2 for gradient descent."
+        f"order: for {optimizer.name} the law is known to order"
+        f" {'1 and 2' if isinstance(optimizer, GradientDescent) else '1'}, not {order}."
     )

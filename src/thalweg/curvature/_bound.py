@@ -65,7 +65,7 @@ def lower_bound(
 ) -> CurvatureBound:
     """A closed-form bound from below on the smallest eigenvalue of the Hessian.
 
-        bound = tw.curvature.lower_bound(network, flow.params, objective, radius=0.1)
+        bound = tw.curvature.lower_bound(network, params, objective, radius=0.1)
 
     For fully connected and convolutional networks (strides, max-pooling) with linear, ReLU or leaky
     ReLU activations, without biases beyond the first layer, and a convex loss. It needs the norms
@@ -274,7 +274,10 @@ def checked(network, params, objective):
             " `jax.tree.map(lambda x: x[i], flow.params)`."
         )
     links, activation, _ = chain_of(params)
-    remedy = "`tw.extreme_eigenvalues` gives intervals for any network."
+    remedy = (
+        "for any network, `tw.extreme_eigenvalues` gives intervals, and certificates take"
+        " `evidence=tw.closeness.Intervals()`."
+    )
     if not activation.homogeneous:
         raise ValueError(
             f"network: the bound is for homogeneous activations (linear, ReLU, leaky ReLU), not"
@@ -284,7 +287,7 @@ def checked(network, params, objective):
         if link.layer.bias is not None:
             raise ValueError(
                 f"network: the bound allows biases in the first layer only, and layer {i} has"
-                f" them; {remedy}"
+                f" them (`bias=False` makes a network without any); {remedy}"
             )
     if not isinstance(objective.loss, Loss):
         raise TypeError(

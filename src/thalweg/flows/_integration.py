@@ -319,8 +319,10 @@ def _checked_tolerances(
     check_positive(rtol, "rtol")
     if rtol < 10 * eps:
         remedy = "" if eps < 1e-12 else ", or use float64 parameters (jax_enable_x64)"
+        # Rounded up, so that what is advised is accepted.
+        least = next(f"{x:.2g}" for x in (10 * eps, 10.5 * eps) if float(f"{x:.2g}") >= 10 * eps)
         raise ValueError(
-            f"rtol: {rtol:g} is more than {dtype} can give; use at least {10 * eps:.1g}{remedy}."
+            f"rtol: {rtol:g} is finer than {dtype} can give; use at least {least}{remedy}."
         )
     if rtol >= 1:
         raise ValueError(f"rtol: {rtol:g} asks for no digit at all; must be less than 1.")

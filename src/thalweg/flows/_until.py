@@ -113,7 +113,10 @@ def follow_until(
         )
         last = replace(last, status=Status("stopped", message, time=last.time))
     elif last.status.ok:
-        message = f"the gradient did not fall to the tolerance by t = {last.time:.6g}."
+        norm, cost = float(tree_norm(objective.gradient(last.params))), cost + 1
+        message = (
+            f"the gradient norm fell to {norm:.2g} by t = {last.time:.6g}, not to the tolerance."
+        )
         last = replace(last, status=Status("stopped", message, time=last.time))
     last = replace(last, stats=replace(last.stats, gradients=last.stats.gradients + cost))
     return replace(Trajectory.from_snapshots([*rows, last], run), limit=arrival.limit)

@@ -23,7 +23,8 @@ class EndToEndFlow(Flow):
     whatever the loss and however wide the hidden layers, as long as the layers are balanced. In
     singular vectors of `w` the sum is a product of numbers, taken by number.
 
-    **Raises:** ValueError for a depth that is not a positive integer.
+    **Raises:** ValueError for a depth that is not a positive integer; TypeError for parameters
+    that are not a matrix.
 
     ??? cite "Reference"
 
@@ -39,6 +40,11 @@ class EndToEndFlow(Flow):
         check_positive_integer(self.depth, "depth")
 
     def initial_state(self, params):
+        if not eqx.is_array(params) or params.ndim != 2:
+            raise TypeError(
+                "params: expected the end-to-end matrix, such as"
+                " `linear_networks.end_to_end(network)`."
+            )
         return params
 
     def params(self, state):

@@ -198,7 +198,8 @@ def _checked(depth, target, initial, times):
     for field, given in (("target", target), ("initial", initial), ("times", times)):
         array = np.asarray(given, float)
         if array.ndim != 1 or array.size == 0:
-            raise ValueError(f"{field}: expected a row of numbers, got shape {array.shape}.")
+            row = "; of the matrix of one output, take its row `[0]`" if array.ndim == 2 else ""
+            raise ValueError(f"{field}: expected shape (n,), got {array.shape}{row}.")
         if not np.all(np.isfinite(array)):
             raise ValueError(f"{field}: contains NaN or infinity.")
         arrays[field] = array

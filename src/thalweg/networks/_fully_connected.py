@@ -50,13 +50,16 @@ def fully_connected(
         `Initialisation`.
     - `key`: the PRNG key for the weights.
 
-    **Raises:** ValueError for widths that are not positive integers, or an unknown name.
+    **Raises:** ValueError for widths that are not positive integers, or an unknown name; TypeError
+    for a `bias` that is neither True nor False.
     """
     if len(widths) < 2:
         raise ValueError(
             f"widths: expected at least the numbers of inputs and of outputs, got {list(widths)}."
         )
     check_positive_integers(widths, "widths")
+    if not isinstance(bias, bool):
+        raise TypeError(f"bias: expected True or False, got {bias!r}.")
     law = initialisation(init)
     keys = jr.split(key, len(widths) - 1)
     layers = tuple(

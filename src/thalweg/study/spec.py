@@ -209,7 +209,8 @@ class Spec(Section):
         if self.flow.rtol is not None and self.flow.rtol < floor:
             raise FieldError(
                 ("flow", "rtol"),
-                f"{self.flow.rtol:g} is more than {self.study.dtype} can give (at least {floor:g})",
+                f"{self.flow.rtol:g} is finer than {self.study.dtype} can give (at least"
+                f" {floor:g})",
             )
         return self
 

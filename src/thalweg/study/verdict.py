@@ -133,14 +133,19 @@ def _prediction(store: Store, name: str) -> list[Sentence]:
         f"{who}: the first-order law predicts a distance of {significant(numbers['predicted'])} at"
         f" the end, and {significant(numbers['measured'])} was measured."
     )
-    level: Level = "good" if 0.8 <= ratio <= 1.25 else "notice"
+    level: Level = "good"
+    if not 0.8 <= ratio <= 1.25:
+        level = "notice"
+        text += " The law is for short steps; here higher orders of the step take part."
     path = f"certificates/{name}"
     if store.has(path):
         bound = float(store.read(path, "bound")[-1])
         if np.isfinite(bound):
             numbers["bound"] = bound
-            proved = "proved" if store.attribute(path, "proved") else "not proved"
+            proved = "proved" if store.attribute(path, "proved") else "sampled, so not proved"
             text += f" It is at most {significant(bound)} ({proved})."
+            if bound > store.read(f"comparisons/{name}", "moved").max():
+                text += " That is more than the flow travels, and says nothing."
         text += f" {store.attribute(path, 'limit')}"
     return [Sentence(text, level, numbers)]
 

@@ -81,7 +81,7 @@ def read_comparisons(directory: Path, networks: Iterable[str]) -> list[Compariso
     found = []
     for network, precision in itertools.product(networks, ("float64", "float32")):
         place = directory / f"{network}-{precision}"
-        if (place / STORE_NAME).exists() and (store := Store.open(place)).has("sides"):
+        if (place / STORE_NAME).exists() and (store := Store.open(place)).complete("sides"):
             found.append(_read(store, network, precision))
     return found
 

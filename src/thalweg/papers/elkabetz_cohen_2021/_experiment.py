@@ -161,12 +161,13 @@ def _carry_out(declaration: Declaration, directory: Path, progress: Progress) ->
 
 def _spacing(folder: str | Path, protocol: Protocol) -> int:
     """Every fiftieth image of the whole of MNIST, or every one of a folder with just these."""
-    for every in (_EVERY, 1):
-        if (found := idx(folder, every=every).samples) >= protocol.samples:
-            return every
+    if idx(folder, every=_EVERY).samples >= protocol.samples:
+        return _EVERY
+    if (found := idx(folder).samples) == protocol.samples:
+        return 1
     raise ValueError(
         f"data: {folder} holds {found} images; the experiment takes {protocol.samples}, every"
-        f" fiftieth of the 60,000 of MNIST's training set."
+        " fiftieth of the 60,000 of MNIST's training set (or a folder with just these)."
     )
 
 

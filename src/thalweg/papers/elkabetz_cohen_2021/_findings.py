@@ -8,6 +8,8 @@ from ._comparison import FLOW, Comparison, shortening
 
 # Distances in two precisions agree, so that neither is round-off.
 _SAME = 0.25
+# So much nearer to the flow are runs that stayed with it than one that left.
+_TOGETHER = 0.1
 
 
 def findings(comparisons: list[Comparison]) -> list[Sentence]:
@@ -65,13 +67,19 @@ def _other_precision(c: Comparison, exact: Comparison | None) -> str:
 
 
 def _where(c: Comparison) -> str:
-    """At which kink the run farthest from that of eta parted from it."""
+    """At which kink the run farthest from that of eta parted from it, and who parted from whom."""
     ratio = _parted(c)
     parting = c.parting.get(ratio)
     if parting is None:
         return " Along kinks, runs with different steps hop differently."
     ours, theirs = parting.depths
-    return (
+    spread = max(float(gap[-1]) for gap in c.proxy.values())
+    alone = (
+        f" It is η that left: the smaller steps are within {significant(spread)} of the flow."
+        if spread < _TOGETHER * c.distance[FLOW][-1]
+        else ""
+    )
+    return alone + (
         f" η and {name(ratio)} part at a kink: from iteration {c.iterations[parting.look]:.0f} on"
         f" unit {parting.unit} of layer {parting.layer} sees sample {parting.sample} from different"
         f" sides, and both runs are led away from the kink (by iteration"

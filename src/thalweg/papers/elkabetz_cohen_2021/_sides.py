@@ -31,9 +31,9 @@ _DEEPEST, _LONG = 10, 5
 class Parting:
     """The pair of a sample and a hidden unit at which two runs parted.
 
-    Units are numbered through the network, from the input on; `look` is the first saved time at
-    which they were apart, `depths` how far from zero the unit's input is in either run when both
-    were deepest, at the saved time `deepest`.
+    Layers count from 1, units within a layer from 0. `look` is the first saved time at which the
+    runs were apart, `deepest` that at which both were farthest from zero, `depths` the unit's input
+    then, in either run.
     """
 
     sample: int
@@ -47,13 +47,12 @@ class Parting:
 def carry_out_sides(plan: Plan, store: Store) -> None:
     """Beside every run: flips since the saved time before, and pairs on other sides than eta-1.
 
-    Last of all: a store with the group "sides" is finished.
+    The last stage: where the group "sides" is complete, everything is.
     """
     store.root.require_group("sides")
-    if not plan.objective.kinks(plan.params).exist:
-        return
+    kinks = plan.objective.kinks(plan.params).exist
     first, *others = (run.name for run in plan.runs)
-    for name in (first, *others):
+    for name in (first, *others) if kinks else ():
         path = f"sides/{name}"
         if store.complete(path):
             continue
@@ -65,6 +64,7 @@ def carry_out_sides(plan: Plan, store: Store) -> None:
         store.allocate(path, {"time": time}, dict.fromkeys(columns, ()), "float64", attributes)
         store.write_columns(path, columns)
         store.annotate(path, {"complete": True})
+    store.annotate("sides", {"complete": True})
 
 
 def _compared(
@@ -89,14 +89,10 @@ def _compared(
     found = separations.first_of_the_deepest()
     if found is None:
         return flips, apart, None
-    ends = np.cumsum(sizes)
     sample, place = found
-    layer = int(np.searchsorted(ends, place, side="right"))
-    return (
-        flips,
-        apart,
-        separations.parting(sample, place, layer + 1, place - ends[layer] + sizes[layer]),
-    )
+    layer = int(np.searchsorted(np.cumsum(sizes), place, side="right"))
+    unit = place - sum(sizes[:layer])
+    return flips, apart, separations.parting(sample, place, layer + 1, unit)
 
 
 class _Separations:
