@@ -9,6 +9,7 @@ import pytest
 import thalweg as tw
 from tests import problems
 from thalweg.closeness import ClosedForm, Intervals
+from thalweg.closeness._certify import _largest
 from thalweg.closeness._growth import added_within, grown
 
 
@@ -98,6 +99,39 @@ def test_a_tube_that_grows_without_end():
     assert f"at step {certificate.until} at most" in str(certificate)
     assert not certificate.proved
     assert "Nothing can be said beyond step" in certificate.limit
+
+
+def test_a_step_over_two_pieces_takes_the_worst_of_both():
+    """The gradient of the first and the curvature of the second: 10 times 10."""
+    times, flat = np.array([0.0, 1.0, 2.0]), np.zeros(2)
+    factors = np.array([[1.0, 10.0], [10.0, 1.0]])
+    # One step of 2 adds 100 * 2^2 / 2, two of 1 add 10 / 2 each.
+    assert _largest(times, flat, factors, 50.0) == 1.0
+    assert _largest(times, flat, factors, 201.0) == 2.0
+
+
+def test_kinks_hidden_in_a_loop_are_not_proved_away():
+    network = tw.networks.fully_connected([1, 1, 1], activation="relu", bias=False, key=jr.key(0))
+    objective = tw.Objective(
+        lambda p, x: jax.lax.map(p, x), tw.losses.squared_error, np.ones((1, 1)), -np.ones((1, 1))
+    )
+    run = tw.descend(tw.GradientDescent(0.01), objective, network, 3)
+    certificate = tw.certify_run(objective, run, evidence=ClosedForm(network))
+    assert not certificate.proved
+    assert "no kink" in str(certificate)
+
+
+def test_another_objective_is_refused():
+    objective, network = linear_problem()
+    other = tw.Objective(
+        tw.networks.apply, tw.losses.squared_error, objective.inputs, 2 * objective.targets
+    )
+    run = tw.descend(tw.GradientDescent(0.01), objective, network, 20)
+    with pytest.raises(ValueError, match="made again, end"):
+        tw.certify_run(other, run, evidence=ClosedForm(network))
+    near = tw.certify_run(objective, run, evidence=ClosedForm(network))
+    with pytest.raises(ValueError, match="its loss at the flow's start"):
+        tw.certify(other, near, epsilon=0.1, evidence=ClosedForm(network))
 
 
 def test_kinks_are_assumed_away():

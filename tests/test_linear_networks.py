@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import mpmath
 import numpy as np
 import pytest
 
@@ -109,6 +110,52 @@ def test_exact_flow_near_the_opposite_direction_and_far_out():
     assert np.all(np.diff(cosine) >= -1e-15)
     early = NETWORKS.exact_flow(4, TARGET, initial, times[:1])
     np.testing.assert_allclose(early[0], found[0], rtol=1e-13)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 5, 8])
+@pytest.mark.parametrize("ratio", [1e2, 1e5, 1e8])
+def test_exact_flow_from_far_beyond_the_target(depth, ratio):
+    """At once, or with a stop on the way."""
+    start = ratio * np.array([np.cos(2), np.sin(2)])
+    first, last = NETWORKS.exact_flow(depth, [1.0, 0.0], start, [0.1, 0.3])
+    (again,) = NETWORKS.exact_flow(depth, [1.0, 0.0], first, [0.2])
+    np.testing.assert_allclose(again, last, rtol=1e-13, atol=1e-14)
+
+
+def test_exact_flow_against_mpmath_from_far_beyond():
+    initial, time = [100 * np.cos(2), 100 * np.sin(2)], 1e-4
+
+    def field(_, w):
+        size = mpmath.sqrt(w[0] ** 2 + w[1] ** 2)
+        gap = [w[0] - 1, w[1]]
+        along = (w[0] * gap[0] + w[1] * gap[1]) / size**2
+        rate = size ** (2 - mpmath.mpf(2) / 3)
+        return [-rate * (g + 2 * along * x) for g, x in zip(gap, w, strict=True)]
+
+    with mpmath.workdps(25):
+        exact = mpmath.odefun(field, 0, [mpmath.mpf(x) for x in initial])(time)
+    (found,) = NETWORKS.exact_flow(3, [1.0, 0.0], initial, [time])
+    np.testing.assert_allclose(found, [float(x) for x in exact], rtol=1e-12)
+
+
+def test_exact_flow_where_squares_leave_the_range_of_numbers():
+    found = NETWORKS.exact_flow(2, [1.0, 0.0], [6e-201, 8e-201], [0, 1000])
+    np.testing.assert_allclose(found[0], [6e-201, 8e-201], rtol=1e-14)
+    np.testing.assert_allclose(found[1], [1, 0], atol=1e-14)
+    away = NETWORKS.exact_flow(3, [1.0, 0.0], [-1.0, 0.0], [0, 1e300])
+    np.testing.assert_array_equal(away, [[-1, 0], [0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("depth", "target", "start", "loss"), [(5, 8.2e8, 2e8, 8.27e13), (4, 1e10, 1.0, 1e19)]
+)
+def test_sufficient_times_on_any_scale(depth, target, start, loss):
+    time = NETWORKS.sufficient_time(depth, [target], [start], loss)
+    (end,) = NETWORKS.exact_flow(depth, [target], [start], [time])
+    np.testing.assert_allclose(0.5 * (end[0] - target) ** 2, loss, rtol=1e-6)
+    with pytest.raises(ValueError, match="cannot be told from 0"):
+        NETWORKS.sufficient_steps(3, [1.0], [0.5], 1e-40)
+    assert NETWORKS.sufficient_time(3, [1.0], [1e-40], 1e-2) > 1e13
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Published experiments, made small."""
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -101,6 +103,13 @@ def test_what_is_done_is_not_done_again(done):
     again = paper.reproduce(folder / "images", folder / "out", **CHOICE, protocol=SMALL)
     assert again == (page, found)
     assert max(p.stat().st_mtime_ns for p in store.rglob("*")) == before
+    with pytest.raises(StoreError, match="of another seed"):
+        paper.reproduce(
+            folder / "images",
+            folder / "out",
+            **{**CHOICE, "networks": ["strided"], "seed": 2},
+            protocol=SMALL,
+        )
     with pytest.raises(StoreError, match="of other ratios"):
         paper.reproduce(
             folder / "images", folder / "out", **{**CHOICE, "ratios": [2, 5]}, protocol=SMALL
@@ -153,10 +162,12 @@ def test_the_pair_that_was_led_away_is_found():
     np.testing.assert_allclose(found.depths, (1.22, -0.2))
 
 
-def comparison(precision="float64", factor=(1.6, 1.8, 1.9, 2.0), kinks=False, parting=None):
-    """At r = 2 a distance of 1e-3, at the others and the flow so many times that."""
+def comparison(
+    precision="float64", factor=(1.6, 1.8, 1.9, 2.0), kinks=False, parting=None, first=1e-3
+):
+    """At r = 2 a distance of `first`, at the others and the flow so many times 1e-3."""
     ratios = (5, 10, 20, FLOW)
-    distance = {2: 1e-3, **{r: 1e-3 * f for r, f in zip(ratios, factor, strict=True)}}
+    distance = {2: first, **{r: 1e-3 * f for r, f in zip(ratios, factor, strict=True)}}
     rows = {r: np.array([0.0, d]) for r, d in distance.items()}
     every = (1, 2, 5, 10, 20)
     return Comparison(
@@ -172,7 +183,7 @@ def comparison(precision="float64", factor=(1.6, 1.8, 1.9, 2.0), kinks=False, pa
         flow_error=np.array([0.0, 1e-6]),
         predicted=None,
         flips={r: np.zeros(2) for r in every} if kinks else {},
-        apart={r: np.zeros(2) for r in every[1:]} if kinks else {},
+        apart={r: np.ones(2) for r in every[1:]} if kinks else {},
         parting=dict.fromkeys(every[1:], parting) if kinks else {},
         gradients={FLOW: 400, **{r: 100 * r for r in every}},
         flow_error_gradients=100,
@@ -191,6 +202,18 @@ def test_causes_are_told_apart():
     assert "round-off. At the end" in text(exact, single)
     assert "float64 tells" in text(single)
     assert "beyond first order" in text(comparison(factor=(1.4, 1.5, 1.6, 1.7)))
+    # Distances that do not depend on the smaller step are not of first order, whatever the ratios.
+    constant = comparison(factor=(1.0, 1.0, 1.0, 1.0))
+    late = replace(constant, distance={r: constant.distance[r] for r in (10, 20, FLOW)})
+    assert constant.of_first_order is False
+    assert late.of_first_order is False
+    # A flow that is not known well enough is no witness.
+    vague = replace(comparison(factor=(1.6, 1.8, 1.9, 4.0)), flow_error=np.array([0, 1e-3]))
+    assert vague.of_first_order is True
+    alone = replace(vague, distance={r: vague.distance[r] for r in (20, FLOW)})
+    assert alone.of_first_order is None
+    assert "cannot be told" in text(alone)
+    assert "cannot be told" in text(comparison(factor=(0, 0, 0, 0), first=0.0))
     branch = Parting(sample=72, layer=2, unit=34, look=0, deepest=1, depths=(-0.02, 0.03))
     parted = comparison(factor=(7.0, 7.1, 7.2, 7.2), kinks=True, parting=branch)
     assert "unit 34 of layer 2 sees sample 72" in text(parted)

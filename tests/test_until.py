@@ -123,6 +123,32 @@ def test_a_tolerance_met_while_passing_a_saddle():
     np.testing.assert_allclose(flow.params[-1], [1, 2.5**0.5], rtol=1e-7)
 
 
+@pytest.mark.parametrize("power", [3, 4])
+def test_a_point_that_does_not_stand_alone(power):
+    """An inflection with a slope of 1e-7, and a minimum of order four: no isolated minimum."""
+
+    def quartic(p):
+        return p[0] ** 4 / 4 + p[1] ** 2 / 2
+
+    def inflection(p):
+        wall = jnp.where(p[0] > -2, p[0] ** 3 / 3, -8 / 3 + 4 * (p[0] + 2) + 10 * (p[0] + 2) ** 2)
+        return wall + 1e-7 * p[0] + p[1] ** 2 / 2
+
+    flow = tw.integrate(
+        tw.GradientFlow(),
+        landscape(inflection if power == 3 else quartic),
+        jnp.array([1.0, 1.0]),
+        until=tw.until.gradient_norm(1e-6),
+    )
+    assert not flow.limit.isolated
+    assert not (power == 3 and flow.limit.found)
+    # Where the flow is at that time: dx/dt = -x^2 - 1e-7, or -x^3.
+    t = float(flow.times[-1])
+    root = 1e-7**0.5
+    there = root * np.tan(np.arctan(1 / root) - root * t) if power == 3 else (1 + 2 * t) ** -0.5
+    assert abs(float(flow.params[-1, 0]) - there) <= flow.error[-1]
+
+
 def test_saved_times_and_a_latest_time():
     objective = quadratic(np.eye(2))
     saved = tw.integrate(
@@ -142,7 +168,7 @@ def test_saved_times_and_a_latest_time():
         until=tw.until.gradient_norm(1e-9),
     )
     assert late.status.kind == "stopped"
-    assert "did not fall" in late.status.message
+    assert "fell to 0.02 by t = 50, not to the tolerance" in late.status.message
     assert late.times[-1] == 50
 
 

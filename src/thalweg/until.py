@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from ._checks import check_positive
-from ._trees import tree_axpy, tree_dtype, tree_norm, tree_size, tree_sub
+from ._trees import tree_axpy, tree_dot, tree_dtype, tree_norm, tree_size, tree_sub
 from .curvature import Eigenvalues, extreme_eigenvalues
 from .flows import Arrival
 from .objective import Objective
@@ -68,7 +68,7 @@ class CriticalPoint(eqx.Module):
         if self.index:
             return f"a saddle of index {self.index}" + (" or more" if self.index >= 4 else "")
         if not self.found:
-            return "no critical point (the infimum may lie at infinity)"
+            return "no critical point near (a degenerate one, or an infimum at infinity)"
         return "a minimum" if self.isolated else "a critical point with a flat direction"
 
     def __str__(self):
@@ -131,6 +131,13 @@ class GradientNorm:
         # a flow on its way, unless it is so small that the flow stands on a critical point.
         near = near and not (index and steps == 0 and final > -low * hardly)
         isolated = near and low > 0 and final <= _ALONE * low * length
+        if isolated:
+            # How the landscape curves where Newton's next steps may lead, along its flattest line.
+            there = _toward(objective, point, found, 2 * final / low)
+            cost += 4
+            isolated = there > 0.5 * low
+            # A gradient that never vanishes, over a point of inflection, is no critical point.
+            near = near and there > -low * _CONVERGES
         limit = CriticalPoint(final, index, found, jump, steps, near, isolated)
         if not isolated and jump > _VALLEY_JUMP * moved and not arrived:
             return Arrival(cost=cost)
@@ -142,8 +149,8 @@ class GradientNorm:
             )
         elif not limit.found:
             message = (
-                f"the gradient norm fell to {norm:.1e}, but no critical point is near: the"
-                " infimum may lie at infinity."
+                f"the gradient norm fell to {norm:.1e}, but no critical point that stands alone is"
+                " near: it may be a degenerate one, or the infimum may lie at infinity."
             )
         else:
             message = f"converged to {limit}."
@@ -196,6 +203,20 @@ def gradient_norm(tolerance: float) -> GradientNorm:
 @eqx.filter_jit
 def _gradient_norm(objective, params) -> Float[Array, ""]:
     return tree_norm(objective.gradient(params))
+
+
+def _toward(objective, params, eigenvalues, distance) -> float:
+    """The lower curvature along the flattest line, at this distance on its two sides."""
+    flat = jax.tree.map(lambda v: v[0], eigenvalues.vectors)
+    return min(
+        float(_curvature(objective, tree_axpy(side * distance, flat, params), flat))
+        for side in (1.0, -1.0)
+    )
+
+
+@eqx.filter_jit
+def _curvature(objective, params, vector) -> Float[Array, ""]:
+    return tree_dot(vector, objective.hvp(params, vector))
 
 
 @eqx.filter_jit

@@ -92,6 +92,9 @@ def certify(
 ) -> Certificate:
     """The largest step size with which gradient descent stays within epsilon of a flow.
 
+    The largest that the argument below gives, in a tube of radius epsilon: where curvature grows
+    fast, a smaller epsilon may allow a longer step, and its promise holds for the larger one too.
+
         flow = tw.integrate(tw.GradientFlow(), objective, network, save_at=np.linspace(0, 10, 101))
         print(tw.certify(objective, flow, epsilon=0.1, evidence=tw.closeness.ClosedForm(network)))
 
@@ -127,6 +130,7 @@ def certify(
     check_instance(objective, Objective, "objective", "an Objective")
     check_positive(epsilon, "epsilon")
     path = _path_of(flow)
+    _check_same(objective, flow.objective, _row(path.params, 0))
     evidence = Intervals() if evidence is None else evidence
     check_instance(evidence, Evidence, "evidence", "evidence, ClosedForm(network) or Intervals()")
     if path.errors.max() >= epsilon:
@@ -136,10 +140,10 @@ def certify(
         )
     first = _row(path.params, 0)
     evidence.check(objective, first)
-    bending, source, uniform, cost = _bounds(objective, path, epsilon, evidence)
+    bending, factors, uniform, cost = _bounds(objective, path, epsilon, evidence)
     spans = np.diff(path.times)
-    if np.all(np.isfinite(bending)) and np.all(np.isfinite(source)):
-        step = _largest(path.times, bending, source, epsilon)
+    if np.all(np.isfinite(bending)) and np.all(np.isfinite(factors)):
+        step = _largest(path.times, bending, factors, epsilon)
         per_step = grown(0.0, bending, uniform * grown_within(bending, spans), spans)
         whole = epsilon / float(per_step.max()) if per_step.max() > 0 else math.inf
     else:
@@ -152,9 +156,21 @@ def certify(
         hypotheses=tuple(dict.fromkeys((*evidence.hypotheses(objective, first), *path.hypotheses))),
         times=path.times,
         bending=bending,
-        source=source,
+        source=np.prod(factors, axis=0),
         gradients=cost,
     )
+
+
+def _check_same(objective: Objective, other: Objective | None, params: PyTree) -> None:
+    """Refuse an objective that is not that of the flow, as far as one value tells."""
+    if other is None or other is objective:
+        return
+    ours, theirs = float(objective.value(params)), float(other.value(params))
+    if abs(ours - theirs) > 1e-6 * max(abs(ours), abs(theirs)):
+        raise ValueError(
+            f"objective: its loss at the flow's start is {ours:.6g}, but that of the flow's own"
+            f" objective is {theirs:.6g}."
+        )
 
 
 class _Path(NamedTuple):
@@ -203,7 +219,7 @@ def _bounds(objective, path, epsilon, evidence):
         sharp = np.array([ball.sharpness for ball in near])
         uncertain = slope * path.errors + sharp * path.errors**2 / 2
         fallen = loss[:-1] - loss[1:] + uncertain[:-1] + uncertain[1:]
-        bending, source, sharpness, steepness = [], [], [], []
+        bending, sharpness, steepness = [], [], []
         for i, span in enumerate(np.diff(path.times)):
             radius = epsilon + path.errors[i] + math.sqrt(span * max(fallen[i], 0.0))
             ball = evidence.in_ball(objective, _row(path.params, i), radius)
@@ -211,8 +227,8 @@ def _bounds(objective, path, epsilon, evidence):
             bending.append(ball.bending)
             sharpness.append(ball.sharpness)
             steepness.append(slope[i] + ball.sharpness * radius)
-            source.append(ball.sharpness * steepness[-1])
-        return np.array(bending), np.array(source), max(sharpness) * max(steepness), cost
+        factors = np.array([sharpness, steepness])
+        return np.array(bending), factors, float(np.prod(factors.max(axis=1))), cost
     balls = [
         evidence.in_ball(objective, _row(path.params, i), epsilon + path.errors[i])
         for i in range(len(path.times))
@@ -223,12 +239,17 @@ def _bounds(objective, path, epsilon, evidence):
     steep = slope + sharp * (epsilon + path.errors)
     # H g on the flow, and what g changes by within the tube.
     turning = turn + sharp**2 * (epsilon + path.errors)
-    ends = np.maximum(bent[:-1], bent[1:]), np.maximum(turning[:-1], turning[1:])
-    return *ends, float(sharp.max() * steep.max()), cost
+    turning = np.maximum(turning[:-1], turning[1:])
+    factors = np.array([turning, np.ones_like(turning)])
+    return np.maximum(bent[:-1], bent[1:]), factors, float(sharp.max() * steep.max()), cost
 
 
-def _largest(times, bending, source, epsilon) -> float:
-    """The largest step size, of those that divide the time, that keeps the error below epsilon."""
+def _largest(times, bending, factors, epsilon) -> float:
+    """The largest step size, of those that divide the time, that keeps the error below epsilon.
+
+    The source of errors is the product of two factors, which a step may take from two pieces: the
+    gradient where it began, the curvature where it has come to.
+    """
     total = times[-1]
 
     def keeps(count):
@@ -239,14 +260,15 @@ def _largest(times, bending, source, epsilon) -> float:
         high = np.searchsorted(times, end * (1 + _ROUNDING), side="left")
         low = np.clip(low, 0, len(bending) - 1)
         high = np.clip(high, low + 1, len(bending))
-        m, rate = _window_max(bending, low, high), _window_max(source, low, high)
+        m, *both = (_window_max(values, low, high) for values in (bending, *factors))
+        rate = np.prod(both, axis=0)
         errors = grown(0.0, m, rate * added_within(m, step), np.full(count, step))
         return float(np.max(errors)) <= epsilon
 
     fewest = 1
     while not keeps(fewest):
         if fewest >= _MOST_STEPS:
-            return _shorter(times, bending, source, epsilon)
+            return _shorter(times, bending, factors, epsilon)
         fewest = min(2 * fewest, _MOST_STEPS)
     too_few = fewest // 2
     while fewest - too_few > 1 and fewest > _PRECISION * too_few:
@@ -258,11 +280,12 @@ def _largest(times, bending, source, epsilon) -> float:
     return total / fewest
 
 
-def _shorter(times, bending, source, epsilon) -> float:
+def _shorter(times, bending, factors, epsilon) -> float:
     """For steps shorter than any piece: as if the gradient had turned for a whole step already."""
     spans = np.diff(times)
     # A step may have begun in the piece before.
-    before = np.maximum(source, np.concatenate([source[:1], source[:-1]]))
+    earlier = np.concatenate([factors[:, :1], factors[:, :-1]], axis=1)
+    before = np.prod(np.maximum(factors, earlier), axis=0)
     per_step = float(grown(0.0, bending, before * grown_within(bending, spans), spans).max())
     if not np.isfinite(per_step):
         return 0.0

@@ -126,8 +126,8 @@ def certify_run(
     - `looks`: the number of stretches with a curvature of their own, to begin with; where the tube
         would grow without end, a stretch is split.
 
-    **Raises:** TypeError for a run of another optimizer; ValueError or TypeError where a hypothesis
-    of the evidence fails.
+    **Raises:** TypeError for a run of another optimizer; ValueError for one of another objective;
+    ValueError or TypeError where a hypothesis of the evidence fails.
 
     ??? cite "Reference"
 
@@ -154,9 +154,11 @@ def certify_run(
     bound, bending, rows, ends = [np.zeros(1)], [], [params], [0]
     gradient = _gradient(objective, params)
     pending = list(itertools.pairwise(places))[::-1]
+    # As arrays, lest every step size and every number of steps be compiled anew.
+    traced = jnp.asarray(step, tree_dtype(params))
     while pending:
         first, last = pending.pop()
-        made = _walk(objective, params, gradient, step, last - first, longest)
+        made = _walk(objective, params, gradient, traced, jnp.asarray(last - first), longest)
         stretch = _Stretch(
             params, made[0], float(made[2]), *(np.asarray(x)[: last - first] for x in made[3:])
         )
@@ -176,6 +178,8 @@ def certify_run(
         ends.append(int(last))
         if not np.isfinite(found[-1]):
             break
+    if ends[-1] == total:
+        _check_same_end(params, jax.tree.map(lambda x: x[-1], run.params), eps)
     done = np.concatenate(bound)
     hypotheses = evidence.hypotheses(objective, run.initial)
     if not evidence.covers_balls:
@@ -193,6 +197,16 @@ def certify_run(
         gradients=int(cost),
         objective=objective,
     )
+
+
+def _check_same_end(made: PyTree, given: PyTree, eps: float) -> None:
+    """Refuse a run that was made on another objective than the certificate."""
+    apart = float(tree_norm(tree_sub(made, given)))
+    if apart > eps**0.5 * float(tree_norm(given)):
+        raise ValueError(
+            f"objective: the run's steps, made again, end {apart:.3g} from where the run ended; was"
+            " it made on another objective?"
+        )
 
 
 class _Stretch(eqx.Module):

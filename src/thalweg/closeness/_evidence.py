@@ -12,6 +12,7 @@ from .._checks import check_positive, check_positive_integer
 from .._trees import tree_axpy, tree_random
 from ..curvature import ExtremeEigenvalues, lower_bound
 from ..curvature._bound import bound_at
+from ..curvature._chain import has_kinks
 from ..curvature._upper_bound import upper_bound_at
 from ..objective import Objective
 
@@ -36,11 +37,8 @@ def listed(promise: str, proved: bool, hypotheses: tuple[Hypothesis, ...], limit
     return "\n".join([f"{promise}, {'proved' if proved else 'not proved'}", *grounds, f"  {limit}"])
 
 
-def _without_kinks(objective: Objective, params: PyTree) -> tuple[Hypothesis, ...]:
-    """Across a kink the gradient jumps, which no Hessian knows of."""
-    if not objective.kinks(params).exist:
-        return ()
-    return (Hypothesis("no kink lies between the flow and the run", "assumed"),)
+# Across a kink the gradient jumps, which no Hessian knows of.
+_NO_KINK = Hypothesis("no kink lies between the flow and the run", "assumed")
 
 
 class Curvature(NamedTuple):
@@ -95,10 +93,10 @@ class ClosedForm(Evidence):
         return Curvature(-bound, float(upper_bound_at(params, objective, size)), 4)
 
     def hypotheses(self, objective, params):
-        return (
-            Hypothesis("curvature in a tube around the path: norms of the weights", "closed form"),
-            *_without_kinks(objective, params),
-        )
+        # By the architecture: `predict` may hide its kinks, in a loop for instance.
+        kinks = (_NO_KINK,) if has_kinks(params) else ()
+        closed = "curvature in a tube around the path: norms of the weights"
+        return Hypothesis(closed, "closed form"), *kinks
 
     @property
     def covers_balls(self):
@@ -149,7 +147,7 @@ class Intervals(Evidence):
         return (
             Hypothesis("curvature at points of the path", "eigenvalue interval"),
             Hypothesis("curvature between these points, and around them", "sampled"),
-            *_without_kinks(objective, params),
+            *((_NO_KINK,) if objective.kinks(params).exist else ()),
         )
 
     @property

@@ -294,6 +294,7 @@ def checked(network, params, objective):
             "objective: the bound is for the losses of `tw.losses`, of which it knows that they are"
             f" convex and how smooth; {remedy}"
         )
+    objective.check(params)
     found = objective.predictions(params)
     expected = jax.vmap(params)(objective.inputs)
     scale = 1 + float(jnp.max(jnp.abs(expected)))

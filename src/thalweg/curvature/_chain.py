@@ -43,6 +43,12 @@ def chain_of(network: Any) -> tuple[list[Link], Activation, tuple[int, ...]]:
     return [*links, Link(network.layers[-1], lambda y: y)], activation, shape
 
 
+def has_kinks(network: Any) -> bool:
+    """Whether activation or pooling of a network have kinks."""
+    _, activation, _ = chain_of(network)
+    return not activation.smooth or getattr(network, "pool", 1) > 1
+
+
 def signals(
     network: Any, x: Float[Array, "..."], probes: list[Array] | None = None
 ) -> tuple[Array, list[Array]]:

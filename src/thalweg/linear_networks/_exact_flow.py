@@ -7,7 +7,8 @@ clock `d tau = s^(1 - 2/n) dt`, the flow separates (Elkabetz and Cohen 2021 stud
     d s / d tau  = n s (Lam nu - s),      a Bernoulli equation for s,
 
 and what is left is one integral, `t = int s^-(1 - 2/n) d tau`. Its integrand is analytic and varies
-on the scale `1 / (n Lam)`, so that Gauss-Legendre panels of half that width give all digits.
+on the scale `1 / (n max(Lam, s))`, so that Gauss-Legendre panels of half that width give all
+digits.
 """
 
 from typing import Any
@@ -18,8 +19,8 @@ from jaxtyping import Float
 from .._checks import check_positive_integer
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
-# Of 1 / (n Lam).
-_PANEL = 0.5
+# Of 1 / (n Lam); and by how much panels grow from one to the next while s is still larger.
+_PANEL, _GROWTH = 0.5, 1.5
 # Panels laid at once. Beyond the last one norm and angle are at their limits in all digits.
 _STRETCH, _END = 64, 40.0
 # A direction this near the target's line is on it: the rest is rounding.
@@ -58,10 +59,10 @@ def exact_flow(
         networks", Advances in Neural Information Processing Systems, 2021 (this flow).
     """
     target, initial, times = _checked(depth, target, initial, times)
-    size = np.linalg.norm(target)
+    size = _length(target)
     if depth == 1:
         return target + np.exp(-times)[:, None] * (initial - target)
-    start = np.linalg.norm(initial)
+    start = _length(initial)
     if start == 0:
         return np.zeros((len(times), len(initial)))
     if size == 0:
@@ -94,7 +95,18 @@ class _Oblique:
         x = self.size * tau + self.shift
         shrink = np.exp(self.depth * (_log_cosh(self.shift) - _log_cosh(x)))
         now, begin = (_power_integral(self.depth, y) for y in (x, np.asarray(self.shift)))
-        return 1 / (shrink / self.start + self.depth * (now - shrink * begin) / self.size)
+        whole = now - shrink * begin
+        # Early on that is the difference of nearly equal numbers.
+        early = self.depth * self.size * tau < 1
+        whole[early] = self._integral(tau[early])
+        return 1 / (shrink / self.start + self.depth * whole / self.size)
+
+    def _integral(self, tau):
+        """`int cosh(y)^n / cosh(x)^n dy` from the start to x, for short times."""
+        half = self.size * tau / 2
+        nodes = self.shift + half[:, None] * (1 + _NODES)
+        last = _log_cosh(self.shift + 2 * half)[:, None]
+        return half * (np.exp(self.depth * (_log_cosh(nodes) - last)) @ _WEIGHTS)
 
     @property
     def end(self):
@@ -152,14 +164,19 @@ def _clock(phase, times):
     width = _PANEL / (phase.depth * phase.size)
 
     def rate(tau):
-        return phase.norm(tau) ** -power
+        # Away from the target the norm comes to zero within the range of numbers.
+        with np.errstate(divide="ignore"):
+            return phase.norm(tau.ravel()).reshape(tau.shape) ** -power
 
     def elapsed(left, right):
         half = (right - left) / 2
         nodes = (left + half)[:, None] + half[:, None] * _NODES
         return half * (rate(nodes) @ _WEIGHTS)
 
-    edges, reached = np.zeros(1), np.zeros(1)
+    # While s is longer than the target it falls like 1 / (1 / start + n tau).
+    larger = np.arange(1 + max(np.log(phase.start / phase.size), 0) / np.log(_GROWTH))
+    edges = (_GROWTH**larger - 1) / (phase.depth * phase.start)
+    reached = np.concatenate([[0.0], np.cumsum(elapsed(edges[:-1], edges[1:]))])
     while reached[-1] < times.max() and edges[-1] < phase.end:
         more = edges[-1] + width * np.arange(1, _STRETCH + 1)
         left = np.concatenate([edges[-1:], more[:-1]])
@@ -174,11 +191,20 @@ def _clock(phase, times):
     right = np.where(last, np.inf, edges[np.minimum(place + 1, len(edges) - 1)])
     for _ in range(_NEWTON_STEPS):
         tau = np.clip(tau, left, right)
-        step = np.where(last, 0.0, (base + elapsed(left, tau) - times) / rate(tau))
+        with np.errstate(invalid="ignore"):
+            step = np.where(last, 0.0, (base + elapsed(left, tau) - times) / rate(tau))
         tau = tau - step
         if np.all(np.abs(step) <= 1e-15 * np.abs(tau)):
             break
+    # Away from the target the norm leaves the range of numbers: it has come to zero.
+    tau = np.where(np.isnan(tau) & ~np.isfinite(phase.end), np.inf, tau)
     return np.clip(tau, left, right)
+
+
+def _length(vector):
+    """The Euclidean norm, also where squares leave the range of numbers."""
+    largest = float(np.max(np.abs(vector)))
+    return largest * float(np.linalg.norm(vector / largest)) if largest > 0 else 0.0
 
 
 def _plane(line, initial):
@@ -186,8 +212,8 @@ def _plane(line, initial):
     along = float(line @ initial)
     rest = initial - along * line
     rest = rest - (line @ rest) * line
-    across = float(np.linalg.norm(rest))
-    if across <= _COLLINEAR * np.linalg.norm(initial):
+    across = _length(rest)
+    if across <= _COLLINEAR * _length(initial):
         return along, 0.0, np.zeros_like(line)
     return along, across, rest / across
 

@@ -12,7 +12,9 @@ from ._exact_flow import exact_flow
 # Into how many pieces the time is cut, on each of which curvature is bounded by one number, and
 # which are no shorter than a step.
 _PIECES = (16, 64, 256, 1024, 4096)
-_LATEST = 1e12
+_LATEST = 1e100
+# Relative to the target: below, the distance to it is rounding.
+_LEAST = 1e-12
 
 
 class Guarantee(NamedTuple):
@@ -46,9 +48,13 @@ def sufficient_time(depth: int, target: Any, initial: Any, loss: float) -> float
         gap = exact_flow(depth, target, initial, [t])[0] - target
         return 0.5 * float(gap @ gap) / loss - 1
 
+    if np.sqrt(2 * loss) <= _LEAST * np.linalg.norm(target):
+        raise ValueError(f"loss: {loss:g} cannot be told from 0 in float64 for this target.")
     if excess(0.0) <= 0:
         return 0.0
     late = 1.0
+    while excess(late / 2) <= 0:
+        late /= 2
     while excess(late) > 0:
         late *= 2
         if late > _LATEST:
@@ -56,7 +62,9 @@ def sufficient_time(depth: int, target: Any, initial: Any, loss: float) -> float
                 f"loss: the flow does not reach {loss:g}; starts at zero, or opposite to the"
                 " target, lead to the saddle at zero."
             )
-    return float(brentq(excess, 0.0, late, xtol=1e-14))  # pyright: ignore[reportArgumentType]
+    # The tolerance is relative, whatever the scale of time.
+    time = brentq(excess, late / 2, late, xtol=1e-14 * late)
+    return float(time)  # pyright: ignore[reportArgumentType]
 
 
 def sufficient_steps(depth: int, target: Any, initial: Any, loss: float) -> Guarantee:
@@ -86,13 +94,20 @@ def sufficient_steps(depth: int, target: Any, initial: Any, loss: float) -> Guar
     time = sufficient_time(depth, target, initial, allowed**2 / 2)
     final = exact_flow(depth, target, initial, [time])[0]
     norm = float(np.linalg.norm(final))
-    epsilon = (norm + allowed) ** (1 / depth) - norm ** (1 / depth)
+    epsilon = _more(norm, allowed, 1 / depth)
     if time == 0:
         return Guarantee(1.0, 0, 0.0, epsilon, 1.0)
     trials = [_longest_step(depth, target, initial, time, epsilon, n) for n in _PIECES]
     step_size, amplification = max(trials)
     steps = math.ceil(time / step_size)
     return Guarantee(time / steps, steps, time, epsilon, amplification)
+
+
+def _more(norm: float, by: float, power: float) -> float:
+    """`(norm + by)^power - norm^power`, without loss of digits."""
+    if norm == 0:
+        return by**power
+    return norm**power * math.expm1(power * math.log1p(by / norm))
 
 
 def _longest_step(depth, target, initial, time, epsilon, pieces) -> tuple[float, float]:
@@ -110,12 +125,15 @@ def _longest_step(depth, target, initial, time, epsilon, pieces) -> tuple[float,
     before = np.concatenate([[0], np.arange(pieces - 1)])
     defect = np.maximum(sharpest, sharpest[before]) * np.maximum(steepest, steepest[before])
     piece = time / pieces
-    growth = np.exp(bending * piece)
     some = np.where(bending > 0, bending, 1)
-    mean = np.where(bending > 0, np.expm1(some * piece) / some, piece)
+    # Over few pieces the bounds may be without end; more pieces do better.
+    with np.errstate(over="ignore"):
+        growth = np.exp(bending * piece)
+        mean = np.where(bending > 0, np.expm1(some * piece) / some, piece)
+        amplification = float(np.prod(growth))
     strayed, farthest = 0.0, 0.0
     for factor, added in zip(growth, defect * mean, strict=True):
         strayed = float(factor * strayed + added)
         farthest = max(farthest, strayed)
     allowed = epsilon / farthest if farthest > 0 else math.inf
-    return min(allowed, piece), float(np.prod(growth))
+    return min(allowed, piece), amplification

@@ -1,7 +1,5 @@
 """What the distances mean, in words: discretisation, round-off, or runs that parted at a kink."""
 
-import numpy as np
-
 from ...study.numbers import percent, significant
 from ...study.verdict import Sentence
 from ._comparison import FLOW, Comparison, shortening
@@ -39,18 +37,22 @@ def _cause(c: Comparison, exact: Comparison | None) -> Sentence:
     )
     end = {r: float(c.distance[r][-1]) for r in c.ratios}
     numbers = {name(r): d for r, d in end.items()}
+    if c.of_first_order is None:
+        text = f"{_title(c)}: it cannot be told. At the end {test}."
+        return Sentence(text, "notice", numbers)
     if c.of_first_order:
         text = f"{_title(c)}: discretisation. At the end {test}."
         return Sentence(text, "good", numbers)
-    if c.apart:
+    if c.torn:
         text = f"{_title(c)}: not of first order. At the end {test}."
         return Sentence(text + _other_precision(c, exact) + _where(c), "warning", numbers)
-    if exact is not None and exact.of_first_order:
-        worst = max(c.ratios, key=lambda r: end[r] / shortening(r))
+    worst = _parted(c)
+    if exact is not None and exact.of_first_order and worst in exact.distance:
         text = (
             f"{_title(c)}: round-off. At the end {test}. Between η and {name(worst)} there is"
-            f" {significant(end[worst])}, in float64 {significant(_end(exact, worst))}: more steps"
-            " make more of it, so that the run with the smallest step is the least exact."
+            f" {significant(end[worst])}, in float64"
+            f" {significant(float(exact.distance[worst][-1]))}: more steps make more of it, so that"
+            " the run with the smallest step is the least exact."
         )
         return Sentence(text, "notice", numbers)
     unknown = exact is None and c.precision == "float32"
@@ -108,12 +110,9 @@ def _flow(c: Comparison) -> Sentence:
 
 
 def _same(c: Comparison, exact: Comparison) -> bool:
-    ends = [(float(c.distance[r][-1]), _end(exact, r)) for r in c.ratios]
+    shared = [r for r in c.ratios if r != FLOW and r in exact.distance]
+    ends = [(float(c.distance[r][-1]), float(exact.distance[r][-1])) for r in shared]
     return all(abs(a - b) <= _SAME * max(a, b) for a, b in ends)
-
-
-def _end(c: Comparison, ratio: int) -> float:
-    return float(c.distance.get(ratio, np.array([np.nan]))[-1])
 
 
 def _title(c: Comparison) -> str:

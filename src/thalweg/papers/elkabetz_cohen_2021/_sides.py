@@ -23,8 +23,9 @@ from ...study.build import Plan
 from ...study.store import Store
 
 # Of so many pairs that got deepest into different sides, the first to part is named. Runs that
-# cross a kink one after the other are apart as well, but not for so many saved times.
-_DEEPEST, _LONG = 10, 5
+# cross a kink one after the other are apart as well, but not for so many saved times, and those
+# that go along one do not get so many times deeper.
+_DEEPEST, _LONG, _DEEPER = 10, 5, 3.0
 
 
 @dataclass(frozen=True)
@@ -102,13 +103,18 @@ class _Separations:
         self._since = np.full(shape, -1)
         self._begun, self._at = np.zeros(shape, int), np.zeros(shape, int)
         self._depth, self._inputs = np.zeros(shape), np.zeros((2, *shape))
+        # How deep when apart for the first time, now and in the stretch that got deepest.
+        self._entry, self._entered = np.zeros(shape), np.zeros(shape)
 
     def add(self, look: int, ours: np.ndarray, theirs: np.ndarray) -> int:
         """The next saved time; returns how many pairs are apart."""
         differ = (ours > 0) != (theirs > 0)
+        begins = differ & (self._since < 0)
         self._since = np.where(differ, np.where(self._since < 0, look, self._since), -1)
         depth = np.where(differ, np.minimum(np.abs(ours), np.abs(theirs)), 0)
+        self._entry[begins] = depth[begins]
         deeper = depth > self._depth
+        self._entered[deeper] = self._entry[deeper]
         self._depth[deeper], self._at[deeper] = depth[deeper], look
         self._begun[deeper] = self._since[deeper]
         self._inputs[:, deeper] = ours[deeper], theirs[deeper]
@@ -116,7 +122,8 @@ class _Separations:
 
     def first_of_the_deepest(self) -> tuple[int, int] | None:
         """Of the pairs that got deepest, after a while, the one that was apart first."""
-        depth = np.where(self._at - self._begun >= _LONG, self._depth, 0)
+        led = (self._at - self._begun >= _LONG) & (self._depth >= _DEEPER * self._entered)
+        depth = np.where(led, self._depth, 0)
         deepest = [i for i in np.argsort(depth, axis=None)[::-1][:_DEEPEST] if depth.flat[i] > 0]
         if not deepest:
             return None
