@@ -23,8 +23,9 @@ FLOW = 0
 class Comparison:
     """One network in one precision: the run with the largest step, eta, beside all others.
 
-    `published_protocol`: whether step size and number of samples are the paper's. The rest at the
-    saved iterations of the run with step eta: `loss` by ratio r (step eta / r); `distance[r]`,
+    `own_flow`: whether the flow is of the same precision; that of float64 is taken where there is
+    one. `published_protocol`: whether step size and number of samples are the paper's. The rest at
+    the saved iterations of the run with step eta: `loss` by ratio r (step eta / r); `distance[r]`,
     Euclidean over all weights, between steps eta and eta / r; `distance[FLOW]` to the flow, known
     up to `flow_error`; `proxy[r]`, between step eta / r and the flow; `predicted`, of
     `distance[FLOW]` by the first-order law, where the network is smooth; `flips[r]`, `apart[r]` and
@@ -33,6 +34,7 @@ class Comparison:
 
     network: str
     precision: str
+    own_flow: bool
     published_protocol: bool
     iterations: np.ndarray
     loss: dict[int, np.ndarray]
@@ -93,19 +95,28 @@ def read_comparisons(directory: Path, networks: Iterable[str]) -> list[Compariso
     """All finished studies of a reproduction, in the order of the networks, float64 first."""
     found = []
     for network, precision in itertools.product(networks, ("float64", "float32")):
-        place = directory / f"{network}-{precision}"
-        if (place / STORE_NAME).exists() and (store := Store.open(place)).complete("sides"):
-            found.append(_read(store, network, precision))
+        store = _complete(directory / f"{network}-{precision}")
+        if store is not None:
+            exact = _complete(directory / f"{network}-float64") or store
+            found.append(_read(store, exact, network, precision))
     return found
 
 
-def _read(store: Store, network: str, precision: str) -> Comparison:
+def _complete(place: Path) -> Store | None:
+    if not (place / STORE_NAME).exists():
+        return None
+    store = Store.open(place)
+    return store if store.complete("sides") else None
+
+
+def _read(store: Store, exact: Store, network: str, precision: str) -> Comparison:
+    """From the runs of one study, and the flow of another: the flow is meant that is true."""
     weights = _weights(store)
     names = {int(n.split("-")[1]): n for n in store.group("optimizers").group_keys()}
     rows = min(int(store.attribute(f"optimizers/{n}", "rows")) for n in names.values())
     points = {r: store.read(f"optimizers/{n}", "params")[:rows] for r, n in names.items()}
     points = {r: np.asarray(p[:, weights], float) for r, p in sorted(points.items())}
-    flow = np.asarray(store.read("flows/gradient_flow", "params")[:rows, weights], float)
+    flow = np.asarray(exact.read("flows/gradient_flow", "params")[:rows, weights], float)
 
     def apart(a, b):
         return np.linalg.norm(a - b, axis=1)
@@ -116,24 +127,25 @@ def _read(store: Store, network: str, precision: str) -> Comparison:
     return Comparison(
         network=network,
         precision=precision,
+        own_flow=exact.directory == store.directory,
         published_protocol=store.attribute("optimizers/eta-1", "step_size") == STEP_SIZE
         and store.attributes["samples"] == SAMPLES,
         iterations=store.read("optimizers/eta-1", "step")[:rows],
         loss={r: store.read(f"optimizers/{n}", "loss")[:rows] for r, n in names.items()},
-        flow_loss=store.read("flows/gradient_flow", "loss")[:rows],
+        flow_loss=exact.read("flows/gradient_flow", "loss")[:rows],
         travelled=apart(ours, ours[:1]),
         distance={r: apart(ours, points[r]) for r in smaller} | {FLOW: apart(ours, flow)},
         proxy={r: apart(points[r], flow) for r in smaller},
-        flow_error=store.read("flows/gradient_flow", "error")[:rows],
+        flow_error=exact.read("flows/gradient_flow", "error")[:rows],
         predicted=store.read(law, "predicted")[:rows] if law else None,
         flips={r: store.read(path, "flips")[:rows] for r, path in sides.items()},
         apart={r: store.read(path, "apart")[:rows] for r, path in sides.items() if r != 1},
         parting={r: _parting(store, path) for r, path in sides.items() if r != 1},
         gradients={
-            FLOW: int(store.attribute("flows/gradient_flow", "gradients")),
+            FLOW: int(exact.attribute("flows/gradient_flow", "gradients")),
             **{r: int(store.attribute(f"optimizers/{n}", "gradients")) for r, n in names.items()},
         },
-        flow_error_gradients=int(store.attribute("flows/gradient_flow", "error_gradients")),
+        flow_error_gradients=int(exact.attribute("flows/gradient_flow", "error_gradients")),
     )
 
 

@@ -11,13 +11,14 @@ _TOGETHER = 0.1
 
 
 def findings(comparisons: list[Comparison]) -> list[Sentence]:
-    """One sentence about the distances of every network in every precision, one about its flow."""
+    """One sentence about the distances of every network in every precision, one about each flow."""
     sentences = []
     by_key = {(c.network, c.precision): c for c in comparisons}
     for comparison in comparisons:
         other = by_key.get((comparison.network, "float64"))
         sentences.append(_cause(comparison, None if other is comparison else other))
-        sentences.append(_flow(comparison))
+        if comparison.own_flow:
+            sentences.append(_flow(comparison))
     return sentences
 
 
@@ -38,7 +39,11 @@ def _cause(c: Comparison, exact: Comparison | None) -> Sentence:
     end = {r: float(c.distance[r][-1]) for r in c.ratios}
     numbers = {name(r): d for r, d in end.items()}
     if c.of_first_order is None:
-        text = f"{_title(c)}: it cannot be told. At the end {test}."
+        bar = float(c.flow_error[-1])
+        text = (
+            f"{_title(c)}: it cannot be told. At the end {test}, but the flow is known only to"
+            f" within {significant(bar, 2)}; more ratios would tell."
+        )
         return Sentence(text, "notice", numbers)
     if c.of_first_order:
         text = f"{_title(c)}: discretisation. At the end {test}."

@@ -132,7 +132,9 @@ def _against_flow(members: list[Comparison]) -> Table:
             cost = f"{c.gradients[ratio]:,}"
             rows.append([who, with_error(gap, bar), percent(gap / travelled), cost])
         cost = f"{c.gradients[FLOW]:,} + {c.flow_error_gradients:,} for its error"
-        rows.append([f"flow, {c.precision}", significant(bar, 2), percent(bar / travelled), cost])
+        if c.own_flow:
+            flow = f"flow, {c.precision}"
+            rows.append([flow, significant(bar, 2), percent(bar / travelled), cost])
         if c.predicted is not None:
             rows.append(
                 [f"η, {c.precision}, predicted", significant(float(c.predicted[-1])), "", ""]
