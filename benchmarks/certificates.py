@@ -32,6 +32,8 @@ def made(objective, network, step_size, steps, evidence, looks):
     """Ratio of bound to distance at every step but the first, violations, and the certificate."""
     # As an array, lest every step size be compiled anew.
     run = tw.descend(tw.GradientDescent(jnp.asarray(step_size)), objective, network, steps)
+    # A run that diverges ends before.
+    steps = int(np.asarray(run.steps)[-1])
     saved = np.unique(np.round(np.linspace(0, steps, min(steps, 40) + 1)).astype(int))
     flow = tw.integrate(
         tw.GradientFlow(), objective, network, save_at=saved * step_size, rtol=1e-9, atol=1e-12

@@ -9,7 +9,7 @@ import jax.random as jr
 from jaxtyping import PRNGKeyArray, PyTree
 
 from .._checks import check_positive, check_positive_integer
-from .._trees import tree_axpy, tree_random
+from .._trees import tree_axpy, tree_dtype, tree_random
 from ..curvature import ExtremeEigenvalues, lower_bound
 from ..curvature._bound import bound_at
 from ..curvature._chain import has_kinks
@@ -129,9 +129,11 @@ class Intervals(Evidence):
     def in_ball(self, objective, params, radius):
         bending, sharpness, cost = -jnp.inf, 0.0, 0
         key = jr.key(0) if self.key is None else self.key
+        # As an array, lest every radius be compiled anew.
+        size = jnp.asarray(radius, tree_dtype(params))
         points = [
             params,
-            *(_displaced(params, radius, jr.fold_in(key, i)) for i in range(self.probes)),
+            *(_displaced(params, size, jr.fold_in(key, i)) for i in range(self.probes)),
         ]
         search = ExtremeEigenvalues(tolerance=self.tolerance)
         carry = search.initial(objective, params)

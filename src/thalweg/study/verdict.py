@@ -139,13 +139,18 @@ def _prediction(store: Store, name: str) -> list[Sentence]:
         text += " The law is for short steps; here higher orders of the step take part."
     path = f"certificates/{name}"
     if store.has(path):
-        bound = float(store.read(path, "bound")[-1])
-        if np.isfinite(bound):
-            numbers["bound"] = bound
+        # Where it still says something: it is below what the flow travels.
+        bounds, travelled = store.read(path, "bound"), store.read(f"comparisons/{name}", "moved")
+        last = int(np.flatnonzero(bounds <= travelled.max())[-1])
+        numbers["bound"], time = float(bounds[last]), float(store.read(path, "time")[last])
+        if last > 0:
             proved = "proved" if store.attribute(path, "proved") else "sampled, so not proved"
-            text += f" It is at most {significant(bound)} ({proved})."
-            if bound > store.read(f"comparisons/{name}", "moved").max():
-                text += " That is more than the flow travels, and says nothing."
+            text += (
+                f" A certificate bounds it up to t = {significant(time)}, by"
+                f" {significant(numbers['bound'])} there ({proved})."
+            )
+        if last < len(bounds) - 1:
+            text += " From there on the bound is more than the flow travels."
         text += f" {store.attribute(path, 'limit')}"
     return [Sentence(text, level, numbers)]
 
