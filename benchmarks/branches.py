@@ -17,35 +17,16 @@ import time
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from _digits import environment
 from discontinuous_flows import problems
+from float32_flows import descent
 from jax.flatten_util import ravel_pytree
 
 import thalweg as tw
 
 jax.config.update("jax_enable_x64", True)
-
-
-def descent(objective, network, times, steps):
-    theta, unravel = ravel_pytree(network)
-    h = times[-1] / steps
-
-    @jax.jit
-    def stretch(theta, count):
-        def step(_, y):
-            return y - h * ravel_pytree(objective.gradient(unravel(y)))[0]
-
-        return jax.lax.fori_loop(0, count, step, theta)
-
-    saved, done = [], 0
-    for t in times:
-        upto = round(t / h)
-        theta, done = stretch(theta, jnp.asarray(upto - done)), upto
-        saved.append(np.asarray(theta))
-    return np.array(saved)
 
 
 def rows_for(name, objective, network, arguments):
@@ -99,7 +80,7 @@ def rows_for(name, objective, network, arguments):
         add(f"rtol {rtol:g}, start moved", ends, run.stats.gradients, seconds)
     for steps in arguments.descents:
         begin = time.perf_counter()
-        ends = descent(objective, network, times, steps)
+        ends = descent(objective, network, steps, times)
         add("gradient descent", ends, steps, time.perf_counter() - begin)
     return rows
 

@@ -52,10 +52,10 @@ def flow(objective, network, rtol):
     return rows(run.params), run
 
 
-def descent(objective, network, steps):
-    """Gradient descent to t = 10, saved at the times above; plain updates, as everybody's."""
+def descent(objective, network, steps, times=TIMES):
+    """Gradient descent to the last of the times, saved at all; plain updates, as everybody's."""
     theta, unravel = ravel_pytree(network)
-    h = jnp.asarray(TIMES[-1] / steps, theta.dtype)
+    h = jnp.asarray(times[-1] / steps, theta.dtype)
 
     @jax.jit
     def stretch(theta, count):
@@ -65,8 +65,8 @@ def descent(objective, network, steps):
         return jax.lax.fori_loop(0, count, step, theta)
 
     saved, done = [], 0
-    for t in TIMES:
-        upto = round(t / TIMES[-1] * steps)
+    for t in times:
+        upto = round(t / times[-1] * steps)
         theta = stretch(theta, jnp.asarray(upto - done))
         done = upto
         saved.append(np.asarray(theta, np.float64))
