@@ -115,8 +115,9 @@ def certify_run(
     where -m is below every eigenvalue of the Hessian within r of p: negative m, positive curvature,
     makes e smaller. The inequality is solved step by step, and r chosen so that e stays below it.
     The gradient's turning within a step is bounded by the sharpness in the tube where that is known
-    all over it, and else by the turning between the iterates themselves. The flow is not computed,
-    so that no error of an integrator enters.
+    all over it; else it is looked at in the middle and at the end of every step, for one gradient
+    more, and may be as much faster elsewhere as these two tell. The flow is not computed, so that
+    no error of an integrator enters.
 
     **Arguments:**
 
@@ -158,11 +159,12 @@ def certify_run(
     traced = jnp.asarray(step, tree_dtype(params))
     while pending:
         first, last = pending.pop()
-        made = _walk(objective, params, gradient, traced, jnp.asarray(last - first), longest)
+        count = jnp.asarray(last - first)
+        made = _walk(objective, params, gradient, traced, count, longest, evidence.covers_balls)
         stretch = _Stretch(
             params, made[0], float(made[2]), *(np.asarray(x)[: last - first] for x in made[3:])
         )
-        cost += last - first
+        cost += (last - first) * (1 if evidence.covers_balls else 2)
         found, m, spent, source = walker.over(stretch, bound[-1][-1])
         cost += spent
         if not np.isfinite(found[-1]) and last - first > 1:
@@ -184,7 +186,7 @@ def certify_run(
     hypotheses = evidence.hypotheses(objective, run.initial)
     if not evidence.covers_balls:
         hypotheses += (
-            Hypothesis("within a step the gradient turns no more than to its end", "sampled"),
+            Hypothesis("turning of the gradient between the middles and ends of steps", "sampled"),
         )
     return RunCertificate(
         step_size=step,
@@ -210,7 +212,10 @@ def _check_same_end(made: PyTree, given: PyTree, eps: float) -> None:
 
 
 class _Stretch(eqx.Module):
-    """Steps between two looks: their ends, and for each step sizes of what matters."""
+    """Steps between two looks: their ends, and for each step sizes of what matters.
+
+    `turn` is the gradient's over a step, where sampled at the greatest rate within it.
+    """
 
     start: PyTree
     end: PyTree
@@ -277,8 +282,19 @@ def _gradient(objective, params):
 
 
 @eqx.filter_jit
-def _walk(objective, params, gradient, step, count, longest):
+def _walk(objective, params, gradient, step, count, longest, ends_do):
     """Steps of gradient descent, of which `count` are made; with what is known of each."""
+
+    def turning(here, slope, new):
+        whole = tree_sub(new, slope)
+        if ends_do:
+            return tree_norm(whole)
+        middle = objective.gradient(tree_axpy(-step / 2, slope, here))
+        half = jax.tree.map(lambda a, b: 2 * (a - b), middle, slope)
+        # The mean rates to the middle and to the end. Were it to change evenly, the rate at the
+        # beginning would be their difference from the one to the middle; that again is the margin.
+        change = tree_norm(tree_sub(whole, half))
+        return jnp.maximum(tree_norm(whole), tree_norm(half)) + 2 * change
 
     def advance(carry, k):
         here, slope = carry
@@ -287,7 +303,7 @@ def _walk(objective, params, gradient, step, count, longest):
         facts = (
             jnp.where(k < count, tree_norm(tree_sub(there, params)), 0),
             tree_norm(slope),
-            tree_norm(tree_sub(new, slope)),
+            turning(here, slope, new),
             tree_norm(here),
         )
         kept = jax.tree.map(lambda a, b: jnp.where(k < count, a, b), (there, new), carry)
