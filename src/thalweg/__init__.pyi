@@ -3,6 +3,7 @@
 from . import closeness as closeness
 from . import curvature as curvature
 from . import datasets as datasets
+from . import kernels as kernels
 from . import linear_networks as linear_networks
 from . import losses as losses
 from . import networks as networks
