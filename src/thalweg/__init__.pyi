@@ -29,10 +29,14 @@ from .flows import GradientFlow as GradientFlow
 from .flows import HeavyBallFlow as HeavyBallFlow
 from .flows import NesterovFlow as NesterovFlow
 from .flows import integrate as integrate
+from .kernels import predicted_rate as predicted_rate
+from .kernels import predicted_run as predicted_run
+from .kernels import rate as rate
 from .objective import Objective as Objective
 from .observables import observe as observe
 from .optimizers import GradientDescent as GradientDescent
 from .optimizers import HeavyBall as HeavyBall
+from .optimizers import HigherMomentum as HigherMomentum
 from .optimizers import Nesterov as Nesterov
 from .optimizers import NesterovConstant as NesterovConstant
 from .optimizers import Optax as Optax
