@@ -2,10 +2,12 @@
 
 from ._best import best_gradient_descent, best_heavy_ball, best_nesterov
 from ._convolutional import InfiniteConvolutional, convolutional
+from ._drift import KernelDrift
 from ._empirical import EmpiricalKernel, empirical
 from ._fully_connected import InfiniteFullyConnected, fully_connected, two_layer
 from ._infinite_network import InfiniteNetwork, Kernels
 from ._modes import Modes, modes
+from ._predicted_ensemble import predicted_ensemble
 from ._predicted_rate import PredictedRate, heavy_ball_energy, predicted_rate
 from ._predicted_run import predicted_run
 from ._prediction import Prediction
@@ -16,6 +18,7 @@ __all__ = [
     "InfiniteConvolutional",
     "InfiniteFullyConnected",
     "InfiniteNetwork",
+    "KernelDrift",
     "Kernels",
     "Modes",
     "PredictedRate",
@@ -29,6 +32,7 @@ __all__ = [
     "fully_connected",
     "heavy_ball_energy",
     "modes",
+    "predicted_ensemble",
     "predicted_rate",
     "predicted_run",
     "rate",

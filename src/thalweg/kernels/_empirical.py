@@ -90,15 +90,15 @@ class EmpiricalKernel(eqx.Module):
         turned = {"all": (2, 3, 0, 1), "each": (0, 2, 1), "mean": (1, 0)}[outputs]
         square = self.rows is self.columns
         for i in _blocks(n, size):
-            first = _factors(self.params, self.rows, self.rows.inputs[i])
+            first = factors(self.params, self.rows, self.rows.inputs[i])
             for j in _blocks(m, size):
                 if square and j.start < i.start:
                     continue
                 same = square and i == j
                 second = (
-                    first if same else _factors(self.params, self.columns, self.columns.inputs[j])
+                    first if same else factors(self.params, self.columns, self.columns.inputs[j])
                 )
-                block = np.asarray(_contracted(first, second, outputs))
+                block = np.asarray(contracted(first, second, outputs))
                 if same:
                     block = (block + np.transpose(block, turned)) / 2
                 result[place(i, j)] = block
@@ -182,7 +182,7 @@ def _product(kernel, values):
 
 
 @eqx.filter_jit
-def _factors(params, objective, inputs):
+def factors(params, objective, inputs):
     """What the Jacobian of a block of samples is made of."""
     if is_layered(objective, params):
         return layer_factors(params, inputs)
@@ -199,7 +199,7 @@ def _factors(params, objective, inputs):
 
 
 @eqx.filter_jit
-def _contracted(first, second, outputs):
+def contracted(first, second, outputs):
     how = {"all": "aiw,bjw->aibj", "each": "aiw,biw->iab", "mean": "aiw,biw->ab"}[outputs]
     total = 0.0
     exact = jax.lax.Precision.HIGHEST

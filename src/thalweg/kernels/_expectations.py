@@ -12,6 +12,9 @@ from jaxtyping import Array, Bool, Float
 
 Matrix = Float[Array, "..."]
 
+# What sums of products are rounded by, in units of the resolution.
+_SUMMATION = 8
+
 
 class Pair(eqx.Module):
     """Covariances c of pairs and their two variances p and q, of shapes that broadcast.
@@ -28,9 +31,12 @@ class Pair(eqx.Module):
     def cosine(self) -> Matrix:
         """Correlation of the two; 0 where either does not vary."""
         size = jnp.sqrt(self.p) * jnp.sqrt(self.q)
-        cosine = jnp.clip(jnp.where(size > 0, self.c / jnp.where(size > 0, size, 1), 0), -1, 1)
+        cosine = jnp.where(size > 0, self.c / jnp.where(size > 0, size, 1), 0)
+        # Near 1 a cosine that is rounded by eps is an angle that is wrong by sqrt(eps), which would
+        # make repeated and parallel samples look different.
+        eps = _SUMMATION * jnp.finfo(cosine.dtype).eps
+        cosine = jnp.where(jnp.abs(cosine) > 1 - eps, jnp.sign(cosine), cosine)
         if self.same is not None:
-            # Rounding of a cosine near 1 by eps is one of the angle by sqrt(eps).
             cosine = jnp.where(self.same & (size > 0), 1, cosine)
         return cosine
 

@@ -53,10 +53,6 @@ class InfiniteFullyConnected(InfiniteNetwork):
         return Widest(tuple(variances), tuple(expectations))
 
     def between(self, x, y, p, q, expectations, same):
-        if x.shape[1] != y.shape[1]:
-            raise ValueError(
-                f"others: samples of {y.shape[1]} numbers, but those of inputs have {x.shape[1]}."
-            )
         mean = jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST) / x.shape[1]
         return self.propagated(State(mean, jnp.zeros_like(mean)), p, q, expectations, same)
 

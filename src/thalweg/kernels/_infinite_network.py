@@ -5,6 +5,7 @@ import math
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -99,6 +100,11 @@ class InfiniteNetwork(eqx.Module):
         check_positive_integer(memory, "memory")
         inputs = self.checked(inputs, "inputs")
         both = [inputs] if others is None else [inputs, self.checked(others, "others")]
+        if both[-1].shape[1:] != inputs.shape[1:]:
+            raise ValueError(
+                f"others: samples of shape {both[-1].shape[1:]}, but those of inputs have"
+                f" {inputs.shape[1:]}."
+            )
         widest = self.widest(jnp.concatenate(both))
         size = math.isqrt(memory // (_ALIVE * inputs.dtype.itemsize * self.entry_size)) or 1
         rows, columns = len(both[0]), len(both[-1])
@@ -127,6 +133,11 @@ class InfiniteNetwork(eqx.Module):
         error = max((e.tail for e in widest.expectations if isinstance(e, Hermite)), default=0.0)
         return Kernels(jnp.asarray(results[0]), jnp.asarray(results[1]), error)
 
+    def prior_variances(self, inputs: Any) -> Float[Array, "samples"]:
+        """Of a prediction at initialisation, on every sample: the diagonal of `nngp`."""
+        inputs = self.checked(inputs, "inputs")
+        return _own_variances(self, inputs, self.widest(inputs))
+
     @abc.abstractmethod
     def checked(self, inputs: Any, field: str) -> Array:
         """Samples in the shape that the first layer takes, or a ValueError."""
@@ -151,6 +162,15 @@ class InfiniteNetwork(eqx.Module):
 def _block(network, x, y, known, same):
     p, q, expectations = known
     return network.between(x, y, list(p), list(q), expectations, same)
+
+
+@eqx.filter_jit
+def _own_variances(network, inputs, widest):
+    def one(sample):
+        x, *v = (a[None] for a in sample)
+        return network.between(x, x, v, v, widest.expectations, True).covariance[0, 0]
+
+    return jax.lax.map(one, (inputs, *widest.variances))
 
 
 def _blocks(count: int, size: int) -> list[slice]:

@@ -76,7 +76,7 @@ def predicted_run(
         beside = Beside(other.matrix(outputs, memory=memory), other.rows.predictions(params))
     if isinstance(objective.loss, SquaredError):
         return mode_by_mode(clock, objective, found, start, beside)
-    return _made(clock, objective, found, start, beside, rtol)
+    return made_in_prediction_space(clock, objective, found, start, beside, rtol)
 
 
 class Beside(eqx.Module):
@@ -142,7 +142,7 @@ class Filters(eqx.Module):
         return Filters(jnp.asarray(faded, dtype), jnp.asarray((1 - moved) / safe, dtype))
 
 
-def _made(clock, objective, found, start, beside, rtol):
+def made_in_prediction_space(clock, objective, found, start, beside, rtol):
     """Any loss: the run of a linear model whose features have the kernel for inner products."""
     root = jnp.sqrt(found.positive)
     model = _LinearModel(found.ndim, tuple(start.shape[1:]))
