@@ -12,6 +12,7 @@ from ._predicted_rate import PredictedRate, heavy_ball_energy, predicted_rate
 from ._predicted_run import predicted_run
 from ._prediction import Prediction
 from ._rate import Rate, rate
+from ._width import SufficientWidth, sufficient_width
 
 __all__ = [
     "EmpiricalKernel",
@@ -24,6 +25,7 @@ __all__ = [
     "PredictedRate",
     "Prediction",
     "Rate",
+    "SufficientWidth",
     "best_gradient_descent",
     "best_heavy_ball",
     "best_nesterov",
@@ -36,5 +38,6 @@ __all__ = [
     "predicted_rate",
     "predicted_run",
     "rate",
+    "sufficient_width",
     "two_layer",
 ]
