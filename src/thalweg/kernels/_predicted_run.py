@@ -74,9 +74,7 @@ def predicted_run(
     if inputs is not None:
         other = empirical(objective, params, inputs=inputs)
         beside = Beside(other.matrix(outputs, memory=memory), other.rows.predictions(params))
-    if isinstance(objective.loss, SquaredError):
-        return mode_by_mode(clock, objective, found, start, beside)
-    return made_in_prediction_space(clock, objective, found, start, beside, rtol)
+    return predicted_by(clock, objective, found, start, beside, rtol)
 
 
 class Beside(eqx.Module):
@@ -84,6 +82,20 @@ class Beside(eqx.Module):
 
     kernel: Array
     start: Array
+
+
+def predicted_by(
+    clock: Clock,
+    objective: Objective,
+    found: Modes,
+    start: Array,
+    beside: Beside | None,
+    rtol: float,
+) -> Prediction:
+    """From a kernel that was diagonalised, and the predictions at the start."""
+    if isinstance(objective.loss, SquaredError):
+        return mode_by_mode(clock, objective, found, start, beside)
+    return made_in_prediction_space(clock, objective, found, start, beside, rtol)
 
 
 def mode_by_mode(
