@@ -64,7 +64,7 @@ def network(params, inputs):
 
 def timed(params, inputs, batch):
     """Seconds of every method, the best of three, and one kernel to compare with."""
-    seconds, kernel = {}, None
+    seconds, kernel = {}, np.zeros(())
     for name, method in METHODS.items():
         one = nt.empirical_ntk_fn(network, trace_axes=(), vmap_axes=0, implementation=method)
         whole = jax.jit(one) if batch == 0 else nt.batch(one, batch_size=batch)

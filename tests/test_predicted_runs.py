@@ -6,6 +6,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
+from jax.flatten_util import ravel_pytree
 
 import thalweg as tw
 from tests.test_real_kernels import dense_jacobian
@@ -59,7 +60,7 @@ def test_the_linearised_network(optimizer, step):
 
 
 def linearised_objective(loss, targets):
-    flat, unravel = jax.flatten_util.ravel_pytree(NETWORK)
+    flat, unravel = ravel_pytree(NETWORK)
 
     def predict(p, x):
         value, change = jax.jvp(lambda q: tw.networks.apply(unravel(q), x), (flat,), (p - flat,))

@@ -39,7 +39,7 @@ def chain_of(network: Any) -> tuple[list[Link], Activation, tuple[int, ...]]:
         )
     activation = network.activation
     links = [Link(c, lambda y: max_pool(activation(y), pool)) for c in convolutions]
-    if convolutions and network.average:
+    if isinstance(network, Convolutional) and convolutions and network.average:
         # A mean does not stretch.
         links[-1] = Link(convolutions[-1], lambda y: mean_of_places(max_pool(activation(y), pool)))
     links += [Link(layer, activation) for layer in network.layers[:-1]]

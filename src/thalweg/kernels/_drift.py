@@ -52,4 +52,4 @@ def _kernel(objective, params, samples):
     count = min(samples, objective.samples)
     chosen = np.linspace(0, objective.samples - 1, count).round().astype(int)
     found = factors(params, objective, objective.inputs[chosen])
-    return contracted(found, found, "all")
+    return jnp.asarray(contracted(found, found, "all"))

@@ -71,26 +71,26 @@ def rate(trajectory: Trajectory, *, floor: float = 0.0, start: float | None = No
     check_number(floor, "floor")
     times = np.asarray(trajectory.times, float)
     excess = np.asarray(trajectory.loss, float) - floor
-    if start is None:
-        start = times[-1] / 4
-    check_number(start, "start")
+    if start is not None:
+        check_number(start, "start")
+    begin = float(times[-1]) / 4 if start is None else float(start)
     resolution = np.finfo(np.asarray(trajectory.loss).dtype).eps
     # Below, differences from the floor are rounding.
     least = 1e2 * resolution * (abs(floor) + resolution * abs(float(excess[0])))
     envelope = np.maximum.accumulate(excess[::-1])[::-1]
-    kept = (times >= max(start, 0.0)) & (times > 0) & (envelope > least)
+    kept = (times >= max(begin, 0.0)) & (times > 0) & (envelope > least)
     t, y = times[kept], np.log(envelope[kept])
     # The last rise has no later one above it, so that the end of an envelope lies too low.
     if np.any(np.diff(excess[kept]) > 0):
         last = _last_touch(excess[kept], envelope[kept])
         t, y = t[: last + 1], y[: last + 1]
-    window = (float(t[0]), float(t[-1])) if t.size else (float(start), float(times[-1]))
+    window = (float(t[0]), float(t[-1])) if t.size else (begin, float(times[-1]))
     if t.size < _FEWEST:
-        return _neither({}, window, f"only {t.size} saved times can be used; it takes {_FEWEST}.")
+        return _neither({}, window, f"only {t.size} saved times can be used; it takes {_FEWEST}")
     fallen = float(y[0] - y[-1])
     if not fallen > _FALLEN:
         return _neither(
-            {}, window, f"the loss fell by a factor of {math.exp(fallen):.3g} over the window only."
+            {}, window, f"the loss fell by a factor of {math.exp(fallen):.3g} over the window only"
         )
     fits: dict[Kind, tuple[float, float, float]] = {
         "linear": _fit(t, y, fallen),
@@ -104,17 +104,17 @@ def rate(trajectory: Trajectory, *, floor: float = 0.0, start: float | None = No
             misfit,
             window,
             f"the better of the two laws, {kind}, leaves {misfit[kind]:.1%} of what log(loss) fell"
-            " by.",
+            " by",
         )
     if misfit[kind] > _BETTER * misfit[other]:
         return _neither(
             misfit,
             window,
             f"both laws fit about as well ({misfit[kind]:.1%} and {misfit[other]:.1%} are left); a"
-            " longer run would tell.",
+            " longer run would tell",
         )
     slope, deviation, _ = fits[kind]
-    message = f"leaves {misfit[kind]:.1%} of what log(loss) fell by, the other {misfit[other]:.1%}."
+    message = f"leaves {misfit[kind]:.1%} of what log(loss) fell by, the other {misfit[other]:.1%}"
     return Rate(kind, -slope, deviation, misfit, window, message)
 
 

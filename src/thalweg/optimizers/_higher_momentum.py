@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._checks import check_momentum, check_positive
+from .._checks import check_momentum, check_number, check_positive
 from ..flows import HeavyBallFlow
 from ._base import ClassicalOptimizer, root
 
@@ -37,13 +37,12 @@ class HigherMomentum(ClassicalOptimizer):
         check_positive(self.step_size, "step_size")
         check_momentum(self.first, "first")
         check_momentum(self.second, "second")
-        if not isinstance(self.first + self.second, jax.core.Tracer):
-            total = float(self.first + self.second)
-            if total >= 1:
-                raise ValueError(
-                    f"first, second: their sum must be below 1, got {total:g}: steps would grow for"
-                    " ever."
-                )
+        total = check_number(self.first + self.second, "first + second")
+        if total is not None and total >= 1:
+            raise ValueError(
+                f"first, second: their sum must be below 1, got {total:g}: steps would grow for"
+                " ever."
+            )
 
     def init(self, params):
         return params, params

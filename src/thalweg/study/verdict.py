@@ -11,6 +11,8 @@ from .store import Store
 # Fractions of the distance that the flow travels.
 CLOSE = 0.01
 LEFT = 0.05
+# The kernel's movement, as a fraction of itself, up to which a run is lazy.
+LAZY = 0.1
 # Sharpness x step size, as a fraction of the stability limit, between which a run is at the edge.
 EDGE = (0.95, 1.05)
 
@@ -171,14 +173,14 @@ def _kernel(store: Store, name: str) -> list[Sentence]:
         text = f"{who}: with the tangent kernel of the start it would diverge."
         return [Sentence(f"{text} {attributes['status_message']}", "notice", {"drift": drift})]
     worst = float(np.nanmax(gap))
-    lazy = worst <= LEFT
+    regime = "lazy" if drift <= LAZY else "not lazy: the network learns features"
     text = (
-        f"{who}: the tangent kernel at the start predicts its loss within {percent(worst)} of what"
-        f" it was at the start; the kernel moves by {percent(drift)}"
-        + (": lazy." if lazy else ", so that the network learns features (rich).")
-        + f" The loss fell {attributes['rate']}."
+        f"{who}: the tangent kernel at the start predicts its loss to within {percent(worst)} of"
+        f" the loss there; the kernel itself moves by {percent(drift)} ({regime}). How the loss"
+        f" fell: {attributes['rate']}."
     )
-    return [Sentence(text, "good" if lazy else "notice", {"gap": worst, "drift": drift})]
+    level: Level = "good" if worst <= LEFT else "notice"
+    return [Sentence(text, level, {"gap": worst, "drift": drift})]
 
 
 def _stability(store: Store, name: str) -> list[Sentence]:
