@@ -206,3 +206,32 @@ def test_bad_networks():
         network(np.ones((2, 3)), np.ones((2, 4)))
     with pytest.raises(ValueError, match="one sample has shape"):
         tw.kernels.convolutional((1, 4, 4), convolutions=1, kernel=3)(np.ones((2, 5)))
+
+
+def test_a_width_that_suffices():
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(6, 10))
+    inputs /= np.linalg.norm(inputs, axis=1, keepdims=True)
+    targets = rng.normal(size=6)
+    found = tw.kernels.sufficient_width(inputs, targets)
+    cosine = np.clip(inputs @ inputs.T, -1, 1)
+    limit = cosine * (np.pi - np.arccos(cosine)) / (2 * np.pi)
+    least = np.linalg.eigvalsh(limit)[0]
+    assert found.eigenvalue == pytest.approx(least, rel=1e-6)
+    # The order that is published, and a failure half as likely.
+    more = tw.kernels.sufficient_width(inputs, targets, failure=0.05)
+    assert more.width / found.width == pytest.approx(8, rel=0.01)
+    assert 1e8 < found.width < 1e15
+    # Both events that are about the width alone, at one far smaller: within what is allowed.
+    weights = rng.normal(size=(20_000, 10))
+    active = (weights @ inputs.T >= 0).astype(float)
+    start = (inputs @ inputs.T) * (active.T @ active) / 20_000
+    assert np.linalg.norm(start - limit) < least / 4
+    near = np.abs(weights @ inputs.T) <= found.radius
+    assert np.sum(near.mean(axis=0)) * 2 * 6 < least / 4
+    with pytest.raises(ValueError, match="samples 1 and 3 agree"):
+        tw.kernels.sufficient_width(np.concatenate([inputs[:3], inputs[1:2]]), targets[:4])
+    with pytest.raises(ValueError, match="unit vectors, but one has length 2"):
+        tw.kernels.sufficient_width(2 * inputs, targets)
+    with pytest.raises(ValueError, match="expected shape"):
+        tw.kernels.sufficient_width(inputs, targets[:3])

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -79,32 +80,8 @@ def _exact(clock, objective, network, nngp, found: Modes, inputs):
     """With the residual `r = f - y` at the start, of mean -y and covariance that of the prior."""
     filters = Filters.of(clock, found, objective.samples)
     targets = objective.targets
-    residual = found.amplitudes(-targets)
-    vectors = found.vectors[0]
-    prior = vectors.T @ nngp @ vectors
     beside = None if inputs is None else _beside(network, objective, inputs)
-
-    def at_save(faded, learned):
-        mean = targets + found.values(faded[..., None] * residual, targets.shape)
-        left = vectors * faded[0]
-        variance = jnp.einsum("sm,mn,sn->s", left, prior, left)
-        if beside is None:
-            return mean, variance, None, None
-        cross, between, own = beside
-        # f(x) = f0(x) - w (f0 - y) with these weights.
-        weights = found.crossed(cross)[0] * learned[0]
-        shape = (cross.shape[0], *targets.shape[1:])
-        others = -found.onto(cross, learned[..., None] * residual, shape)
-        spread = (
-            own
-            - 2 * jnp.einsum("tm,ms,ts->t", weights, vectors.T, between)
-            + jnp.einsum("tm,mn,tn->t", weights, prior, weights)
-        )
-        return mean, variance, others, spread
-
-    mean, variance, others, spread = jax.lax.map(
-        lambda pair: at_save(*pair), (filters.faded, filters.learned)
-    )
+    mean, variance, others, spread = _moments(found, filters, targets, nngp, beside)
     outputs = targets[0].size
     loss = jax.vmap(lambda m: jnp.mean(objective.loss(m, targets)))(mean)
     loss = loss + outputs * jnp.mean(variance, axis=1) / 2
@@ -129,6 +106,35 @@ def _exact(clock, objective, network, nngp, found: Modes, inputs):
         status=clock.status(np.asarray(found.stacked) / objective.samples),
         dynamics=clock.dynamics,
     )
+
+
+@eqx.filter_jit
+def _moments(found, filters, targets, nngp, beside):
+    """Means and variances at every save, on the data and on other samples."""
+    residual = found.amplitudes(-targets)
+    vectors = found.vectors[0]
+    prior = vectors.T @ nngp @ vectors
+
+    def at_save(pair):
+        faded, learned = pair
+        mean = targets + found.values(faded[..., None] * residual, targets.shape)
+        left = vectors * faded[0]
+        variance = jnp.einsum("sm,mn,sn->s", left, prior, left)
+        if beside is None:
+            return mean, variance, None, None
+        cross, between, own = beside
+        # f(x) = f0(x) - w (f0 - y) with these weights.
+        weights = found.crossed(cross)[0] * learned[0]
+        shape = (cross.shape[0], *targets.shape[1:])
+        others = -found.onto(cross, learned[..., None] * residual, shape)
+        spread = (
+            own
+            - 2 * jnp.einsum("tm,ms,ts->t", weights, vectors.T, between)
+            + jnp.einsum("tm,mn,tn->t", weights, prior, weights)
+        )
+        return mean, variance, others, spread
+
+    return jax.lax.map(at_save, (filters.faded, filters.learned))
 
 
 def _beside(network, objective, inputs):

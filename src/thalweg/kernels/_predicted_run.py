@@ -103,19 +103,7 @@ def mode_by_mode(
 ) -> Prediction:
     """The squared error: exactly, from the response of every mode."""
     filters = Filters.of(clock, found, objective.samples)
-    residual = found.amplitudes(start - objective.targets)
-
-    def at_save(faded, learned):
-        now = objective.targets + found.values(faded[..., None] * residual, start.shape)
-        loss = jnp.mean(objective.loss(now, objective.targets))
-        if beside is None:
-            return now, loss, None
-        change = found.onto(beside.kernel, learned[..., None] * residual, beside.start.shape)
-        return now, loss, beside.start - change
-
-    outputs, loss, others = jax.lax.map(
-        lambda pair: at_save(*pair), (filters.faded, filters.learned)
-    )
+    outputs, loss, others = _filtered(objective, found, filters, start, beside)
     return Prediction(
         times=clock.times,
         steps=clock.steps,
@@ -129,6 +117,23 @@ def mode_by_mode(
         status=clock.status(np.asarray(found.stacked) / objective.samples),
         dynamics=clock.dynamics,
     )
+
+
+@eqx.filter_jit
+def _filtered(objective, found, filters, start, beside):
+    """Predictions and losses at every save, and predictions on other samples."""
+    residual = found.amplitudes(start - objective.targets)
+
+    def at_save(pair):
+        faded, learned = (mode[..., None] for mode in pair)
+        now = objective.targets + found.values(faded * residual, start.shape)
+        loss = jnp.mean(objective.loss(now, objective.targets))
+        if beside is None:
+            return now, loss, None
+        change = found.onto(beside.kernel, learned * residual, beside.start.shape)
+        return now, loss, beside.start - change
+
+    return jax.lax.map(at_save, (filters.faded, filters.learned))
 
 
 class Filters(eqx.Module):
@@ -167,17 +172,11 @@ def made_in_prediction_space(clock, objective, found, start, beside, rtol):
     else:
         run = descend(clock.dynamics, linear, u, max(int(clock.at[-1]), 1), save_steps=clock.at)
         error = None
-    others = None
-    if beside is not None:
-        inverse = jnp.where(root > 0, 1 / jnp.where(root > 0, root, 1), 0)[..., None]
-        shape = beside.start.shape
-        others = jax.lax.map(
-            lambda v: beside.start + found.onto(beside.kernel, inverse * v, shape), run.params
-        )
+    outputs, others = _along(linear, found, root, beside, run.params)
     return Prediction(
         times=run.times,
         steps=run.steps,
-        outputs=jax.lax.map(linear.predictions, run.params),
+        outputs=outputs,
         loss=run.loss,
         others=others,
         variance=None,
@@ -187,6 +186,20 @@ def made_in_prediction_space(clock, objective, found, start, beside, rtol):
         status=run.status,
         dynamics=clock.dynamics,
     )
+
+
+@eqx.filter_jit
+def _along(linear, found, root, beside, path):
+    """Predictions of the linear model at every save, and on other samples."""
+    inverse = jnp.where(root > 0, 1 / jnp.where(root > 0, root, 1), 0)[..., None]
+
+    def at_save(u):
+        if beside is None:
+            return linear.predictions(u), None
+        change = found.onto(beside.kernel, inverse * u, beside.start.shape)
+        return linear.predictions(u), beside.start + change
+
+    return jax.lax.map(at_save, path)
 
 
 class _LinearModel(eqx.Module):

@@ -35,11 +35,11 @@ def sufficient_width(inputs: Any, targets: Any, *, failure: float = 0.1) -> Suff
 
     **Arguments:**
 
-    - `inputs`: unit vectors, `(samples, features)`, no two of them parallel.
+    - `inputs`: unit vectors, `(samples, features)`, no two of them alike.
     - `targets`: shape `(samples,)`.
     - `failure`: the probability that is left for the promise to fail.
 
-    **Raises:** ValueError for inputs that are not unit vectors, of which two are parallel, or for
+    **Raises:** ValueError for inputs that are not unit vectors, of which two agree, or for
     targets of another shape.
 
     ??? cite "Reference"
@@ -60,13 +60,13 @@ def sufficient_width(inputs: Any, targets: Any, *, failure: float = 0.1) -> Suff
     if np.abs(lengths - 1).max() > 1e-6:
         worst = lengths[np.argmax(np.abs(lengths - 1))]
         raise ValueError(f"inputs: expected unit vectors, but one has length {worst:.6g}.")
-    cosine = np.abs(samples @ samples.T) - 2 * np.eye(n)
+    cosine = samples @ samples.T - 2 * np.eye(n)
     closest = np.unravel_index(np.argmax(cosine), cosine.shape)
     found = modes(two_layer(samples.shape[1])(samples).tangent)
     if not math.isfinite(found.condition):
         i, j = sorted(int(k) for k in closest)
         raise ValueError(
-            f"inputs: samples {i} and {j} are parallel (cosine {cosine[closest]:.9g}), so that the"
+            f"inputs: samples {i} and {j} agree (cosine {cosine[closest]:.9g}), so that the"
             " kernel is singular and no width suffices."
         )
     least = float(found.eigenvalues[-1])
