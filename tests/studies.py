@@ -44,6 +44,9 @@ PLAIN = (
 [closeness]
 predict = false
 certify = false
+
+[kernel]
+predict = false
 """
 )
 

@@ -3,6 +3,7 @@
 from . import closeness as closeness
 from . import curvature as curvature
 from . import datasets as datasets
+from . import kernels as kernels
 from . import linear_networks as linear_networks
 from . import losses as losses
 from . import networks as networks
@@ -28,10 +29,14 @@ from .flows import GradientFlow as GradientFlow
 from .flows import HeavyBallFlow as HeavyBallFlow
 from .flows import NesterovFlow as NesterovFlow
 from .flows import integrate as integrate
+from .kernels import predicted_rate as predicted_rate
+from .kernels import predicted_run as predicted_run
+from .kernels import rate as rate
 from .objective import Objective as Objective
 from .observables import observe as observe
 from .optimizers import GradientDescent as GradientDescent
 from .optimizers import HeavyBall as HeavyBall
+from .optimizers import HigherMomentum as HigherMomentum
 from .optimizers import Nesterov as Nesterov
 from .optimizers import NesterovConstant as NesterovConstant
 from .optimizers import Optax as Optax

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..networks import Activation, Convolutional, FullyConnected
-from ..networks._layers import Convolution, Dense, as_sample, max_pool
+from ..networks._layers import Convolution, Dense, as_sample, max_pool, mean_of_places
 
 # Frequencies at which the symbol of a convolution is looked at, per direction and tap.
 _FREQUENCIES = 8
@@ -39,6 +39,9 @@ def chain_of(network: Any) -> tuple[list[Link], Activation, tuple[int, ...]]:
         )
     activation = network.activation
     links = [Link(c, lambda y: max_pool(activation(y), pool)) for c in convolutions]
+    if isinstance(network, Convolutional) and convolutions and network.average:
+        # A mean does not stretch.
+        links[-1] = Link(convolutions[-1], lambda y: mean_of_places(max_pool(activation(y), pool)))
     links += [Link(layer, activation) for layer in network.layers[:-1]]
     return [*links, Link(network.layers[-1], lambda y: y)], activation, shape
 
@@ -76,7 +79,7 @@ def layer_norm(layer: Dense | Convolution) -> Float[Array, ""]:
     """An upper bound on the operator norm of a layer's linear map; for dense layers the norm."""
     if isinstance(layer, Dense):
         return abs(layer.weight_scale) * jnp.linalg.norm(layer.weight, 2)
-    return _convolution_norm(layer)
+    return abs(layer.weight_scale) * _convolution_norm(layer)
 
 
 def layer_gain(layer: Dense | Convolution) -> float:
@@ -87,7 +90,8 @@ def layer_gain(layer: Dense | Convolution) -> float:
     """
     if isinstance(layer, Dense):
         return abs(layer.weight_scale)
-    return math.sqrt(math.prod(math.ceil(k / layer.stride) for k in layer.weight.shape[2:]))
+    seen = math.prod(math.ceil(k / layer.stride) for k in layer.weight.shape[2:])
+    return abs(layer.weight_scale) * math.sqrt(seen)
 
 
 def bias_size(layer: Dense | Convolution, outputs: int) -> float:
@@ -97,7 +101,7 @@ def bias_size(layer: Dense | Convolution, outputs: int) -> float:
     if isinstance(layer, Dense):
         return abs(layer.bias_scale)
     # Every place of the image gets the same bias.
-    return math.sqrt(outputs / layer.weight.shape[0])
+    return abs(layer.bias_scale) * math.sqrt(outputs / layer.weight.shape[0])
 
 
 def _convolution_norm(layer: Convolution) -> Float[Array, ""]:

@@ -1,5 +1,6 @@
 """Continuous-time dynamics, one per file, and `integrate`."""
 
+from ._base import Decay as Decay
 from ._base import Flow as Flow
 from ._gradient_flow import GradientFlow as GradientFlow
 from ._heavy_ball_flow import HeavyBallFlow as HeavyBallFlow

@@ -1,7 +1,7 @@
 """What every continuous-time dynamics has to say about itself."""
 
 import abc
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -10,6 +10,13 @@ from jaxtyping import Array, Float, PyTree
 
 from .._trees import tree_dtype, tree_norm, tree_sub
 from ..objective import Objective
+
+
+class Decay(NamedTuple):
+    """A loss like `exp(-exponent t) t^-power`, but for oscillations, as time goes on."""
+
+    exponent: float
+    power: float
 
 
 class Flow(eqx.Module):
@@ -57,6 +64,13 @@ class Flow(eqx.Module):
     @abc.abstractmethod
     def vector_field(self, t: Float[Array, ""], state: PyTree, objective: Objective) -> PyTree:
         """The time derivative of the state. Costs one gradient."""
+
+    def decay(self, eigenvalue: float) -> Decay:
+        """How the loss of a quadratic mode of positive curvature fades in the long run.
+
+        **Raises:** ValueError for a flow of which that is not known.
+        """
+        raise ValueError(f"flow: no law of decay is known for {self.name}.")
 
     @abc.abstractmethod
     def response(self, eigenvalue: Any, time: Any) -> Any:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._base import Flow
+from ._base import Decay, Flow
 
 
 class GradientFlow(Flow):
@@ -23,6 +23,9 @@ class GradientFlow(Flow):
 
     def vector_field(self, t, state, objective):
         return jax.tree.map(jnp.negative, objective.gradient(state))
+
+    def decay(self, eigenvalue):
+        return Decay(2 * eigenvalue, 0.0)
 
     def response(self, eigenvalue, time):
         """`exp(-eigenvalue * time)`."""

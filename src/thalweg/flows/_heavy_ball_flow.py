@@ -1,5 +1,6 @@
 """Heavy-ball flow: a ball with friction."""
 
+import math
 from typing import ClassVar
 
 import jax
@@ -7,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._checks import check_positive
-from ._base import SecondOrderFlow
+from ._base import Decay, SecondOrderFlow
 
 
 class HeavyBallFlow(SecondOrderFlow):
@@ -34,6 +35,15 @@ class HeavyBallFlow(SecondOrderFlow):
         params, velocity = state
         gradient = objective.gradient(params)
         return velocity, jax.tree.map(lambda v, g: -self.friction * v - g, velocity, gradient)
+
+    def decay(self, eigenvalue):
+        friction = float(self.friction)
+        square = friction**2 / 4 - eigenvalue
+        if square <= 0:
+            # Times t^2 at critical damping.
+            return Decay(friction, 0.0 if square < 0 else -2.0)
+        # friction / 2 - sqrt(square), without cancellation.
+        return Decay(2 * eigenvalue / (friction / 2 + math.sqrt(square)), 0.0)
 
     def response(self, eigenvalue, time):
         """The damped oscillator, under-, over- or critically damped."""

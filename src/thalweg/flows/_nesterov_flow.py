@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from .._checks import check_positive
 from .._trees import tree_dtype, tree_norm
-from ._base import SecondOrderFlow
+from ._base import Decay, SecondOrderFlow
 
 # From this parameter on 0F1 is computed here.
 _LARGE_ORDER = 100
@@ -99,6 +99,9 @@ class NesterovFlow(SecondOrderFlow):
         a = jax.tree.map(lambda g: -g / (2 * (1 + self.damping)), gradient)
         image = objective.hvp(params, a)
         return gradient, a, jax.tree.map(lambda h: -h / (4 * (3 + self.damping)), image)
+
+    def decay(self, eigenvalue):
+        return Decay(0.0, float(self.damping))
 
     def response(self, eigenvalue, time):
         """A Bessel function, `Gamma(n+1) (2/x)^n J_n(x)`, `n = (damping-1)/2, x = sqrt(ev) t`.

@@ -22,6 +22,7 @@ from ._initialisations import (
     UniformFanIn,
     Xavier,
 )
+from ._two_layer import TwoLayer, two_layer
 
 __all__ = [
     "ACTIVATIONS",
@@ -34,6 +35,7 @@ __all__ = [
     "LeCun",
     "NearZero",
     "TangentKernel",
+    "TwoLayer",
     "UniformFanIn",
     "Xavier",
     "apply",
@@ -42,6 +44,7 @@ __all__ = [
     "convolutional_strided",
     "fully_connected",
     "leaky_relu",
+    "two_layer",
 ]
 
 

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._checks import check_positive_integers
 from ._activations import Activation
 from ._activations import activation as find_activation
-from ._initialisations import UniformFanIn, Xavier
-from ._layers import Convolution, Dense, as_sample, max_pool
+from ._initialisations import Initialisation, UniformFanIn, Xavier, initialisation
+from ._layers import Convolution, Dense, as_sample, max_pool, mean_of_places
 
 _KERNEL = 5
 # Only the first convolution of the published networks is padded: 28 x 28 then counts as 32 x 32.
@@ -30,13 +30,14 @@ class Convolutional(eqx.Module):
     layers: tuple[Dense, ...]
     activation: Activation = eqx.field(static=True)
     pool: int = eqx.field(static=True)
+    average: bool = eqx.field(static=True)
     shape: tuple[int, ...] = eqx.field(static=True)
 
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "outputs"]:
         x = as_sample(x, self.shape)
         for convolution in self.convolutions:
             x = max_pool(self.activation(convolution(x)), self.pool)
-        x = x.reshape(-1)
+        x = mean_of_places(x) if self.average else x.reshape(-1)
         for layer in self.layers[:-1]:
             x = self.activation(layer(x))
         return self.layers[-1](x)
@@ -50,15 +51,15 @@ def convolutional(
     stride: int = 1,
     padding: int = 0,
     pool: int = 1,
+    head: str = "flatten",
     widths: Sequence[int] = (),
     outputs: int,
     activation: str | Activation | Callable[[Array], Array] = "relu",
     bias: bool = False,
+    init: str | Initialisation | None = None,
     key: PRNGKeyArray,
 ) -> Convolutional:
     """A convolutional network on signals or images.
-
-    Convolutions start uniform on +-1/sqrt(fan_in), dense layers from Xavier's law.
 
     **Arguments:**
 
@@ -67,21 +68,34 @@ def convolutional(
     - `kernel`, `stride`, `padding`: of each convolution, alike in all directions; zeros are padded
         on both sides.
     - `pool`: the size of the squares whose maximum is taken after each convolution, 1 for none.
+    - `head`: what the dense layers get: "flatten" makes a row of all channels and places, "average"
+        takes the mean of every channel (global average pooling).
     - `widths`: the widths of the hidden dense layers.
     - `outputs`: the number of outputs.
     - `activation`: as in `fully_connected`.
     - `bias`: whether layers have biases. Without, and with ReLU, the network is homogeneous.
+    - `init`: as in `fully_connected`; by default convolutions start uniform on +-1/sqrt(fan_in),
+        dense layers from Xavier's law.
     - `key`: the PRNG key for the weights.
 
     **Raises:** ValueError for a sample too small, sizes that are not positive integers, or an
-    unknown activation.
+    unknown name.
     """
     check_positive_integers(tuple(shape), "shape")
+    if head not in ("flatten", "average"):
+        raise ValueError(f"head: expected flatten or average, got {head!r}.")
     if len(shape) < 2:
         raise ValueError(f"shape: expected channels and sides of one sample, got {tuple(shape)}.")
-    paddings = [padding] * len(tuple(channels))
+    laws = None if init is None else (initialisation(init),) * 2
     return _convolutional(
-        shape, outputs, channels, widths, activation, kernel, stride, paddings, pool, bias, key
+        shape,
+        paddings=[padding] * len(tuple(channels)),
+        sizes=(outputs, channels, kernel, stride, pool, widths),
+        activation=activation,
+        average=head == "average",
+        bias=bias,
+        laws=laws or _PUBLISHED_LAWS,
+        key=key,
     )
 
 
@@ -144,19 +158,28 @@ class _XavierWithBias(Xavier):
         return UniformFanIn().bias(key, size, fan_in)
 
 
+# Of convolutions, and of dense layers.
+_PUBLISHED_LAWS = (UniformFanIn(), _XavierWithBias())
+
+
 def _published(side, outputs, channels, widths, activation, stride, pool, bias, key):
     check_positive_integers((side,), "side")
     paddings = [_FIRST_PADDING, *[0] * len(tuple(channels))][: len(tuple(channels))]
-    shape = (1, side, side)
     return _convolutional(
-        shape, outputs, channels, widths, activation, _KERNEL, stride, paddings, pool, bias, key
+        (1, side, side),
+        paddings=paddings,
+        sizes=(outputs, channels, _KERNEL, stride, pool, widths),
+        activation=activation,
+        average=False,
+        bias=bias,
+        laws=_PUBLISHED_LAWS,
+        key=key,
     )
 
 
-def _convolutional(
-    shape, outputs, channels, widths, activation, kernel, stride, paddings, pool, bias, key
-):
-    for field, sizes in (
+def _convolutional(shape, *, paddings, sizes, activation, average, bias, laws, key):
+    outputs, channels, kernel, stride, pool, widths = sizes
+    for field, numbers in (
         ("outputs", (outputs,)),
         ("channels", tuple(channels)),
         ("kernel", (kernel,)),
@@ -164,7 +187,7 @@ def _convolutional(
         ("pool", (pool,)),
         ("widths", tuple(widths)),
     ):
-        check_positive_integers(sizes, field)
+        check_positive_integers(numbers, field)
 
     def sides(side):
         return itertools.accumulate(
@@ -193,15 +216,16 @@ def _convolutional(
             stride=stride,
             padding=padding,
             bias=bias,
-            init=UniformFanIn(),
+            init=laws[0],
             key=next(keys),
         )
         for padding, (before, after) in zip(
             paddings, itertools.pairwise((inputs, *channels)), strict=True
         )
     )
-    sizes = ((inputs, *channels)[-1] * math.prod(last), *widths, outputs)
-    layers = tuple(
-        Dense(a, b, bias, _XavierWithBias(), next(keys)) for a, b in itertools.pairwise(sizes)
+    places = 1 if average else math.prod(last)
+    numbers = ((inputs, *channels)[-1] * places, *widths, outputs)
+    layers = tuple(Dense(a, b, bias, laws[1], next(keys)) for a, b in itertools.pairwise(numbers))
+    return Convolutional(
+        convolutions, layers, find_activation(activation), pool, average, tuple(shape)
     )
-    return Convolutional(convolutions, layers, find_activation(activation), pool, tuple(shape))

@@ -1,4 +1,4 @@
-"""The two kinds of layers with weights, the pooling between them, and the shape of what enters."""
+"""The two kinds of layers with weights, pooling, and the shape of what enters."""
 
 import math
 
@@ -36,10 +36,15 @@ class Dense(eqx.Module):
 
 
 class Convolution(eqx.Module):
-    """A convolution in one or more dimensions (cross-correlation, as everywhere in this field)."""
+    """A convolution in one or more dimensions (cross-correlation, as everywhere in this field).
+
+    `weight_scale * weight * x + bias_scale * bias`.
+    """
 
     weight: Float[Array, "outputs inputs *kernel"]
     bias: Float[Array, "outputs"] | None
+    weight_scale: float = eqx.field(static=True)
+    bias_scale: float = eqx.field(static=True)
     stride: int = eqx.field(static=True)
     padding: int = eqx.field(static=True)
 
@@ -61,6 +66,8 @@ class Convolution(eqx.Module):
         shape = (outputs, inputs, *[kernel] * dimensions)
         self.weight = init.weight(weight_key, shape, fan_in, fan_out)
         self.bias = init.bias(bias_key, outputs, fan_in) if bias else None
+        self.weight_scale = init.weight_scale(fan_in)
+        self.bias_scale = init.bias_scale()
         self.stride = stride
         self.padding = padding
 
@@ -76,7 +83,11 @@ class Convolution(eqx.Module):
             window_strides=[self.stride] * self.dimensions,
             padding=[(self.padding, self.padding)] * self.dimensions,
         )[0]
-        return y if self.bias is None else y + jnp.expand_dims(self.bias, range(1, y.ndim))
+        if self.weight_scale != 1:
+            y = self.weight_scale * y
+        if self.bias is None:
+            return y
+        return y + self.bias_scale * jnp.expand_dims(self.bias, range(1, y.ndim))
 
 
 def max_pool(x: Float[Array, "channels *image"], size: int) -> Float[Array, "channels *_"]:
@@ -86,6 +97,11 @@ def max_pool(x: Float[Array, "channels *image"], size: int) -> Float[Array, "cha
     whole = x[(slice(None), *[slice(count * size) for count in counts])]
     squares = whole.reshape(channels, *[n for count in counts for n in (count, size)])
     return jnp.max(squares, axis=tuple(range(2, squares.ndim, 2)))
+
+
+def mean_of_places(x: Float[Array, "channels *image"]) -> Float[Array, "channels"]:
+    """The mean of every channel over the image: global average pooling."""
+    return jnp.mean(x, axis=tuple(range(1, x.ndim)))
 
 
 def as_sample(x: Float[Array, "..."], shape: tuple[int, ...]) -> Float[Array, "..."]:

@@ -73,24 +73,43 @@ class Optimizer(eqx.Module):
 
 
 class ClassicalOptimizer(Optimizer):
-    """An optimizer whose step on a quadratic mode is a two-term recurrence."""
+    """An optimizer whose step on a quadratic mode is a linear recurrence."""
 
     @abc.abstractmethod
-    def recurrence(self, eigenvalue: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Coefficients of step `k` on a mode: `x[k+1] = first * x[k] + second * x[k-1]`."""
+    def recurrence(self, eigenvalue: np.ndarray, k: int) -> tuple[np.ndarray, ...]:
+        """Coefficients c of step `k` on a mode: `x[k+1] = c[0] x[k] + c[1] x[k-1] + ...`."""
 
     def response(self, eigenvalue, step):
-        """The recurrence, run from `x[0] = x[-1] = 1`."""
-        eigenvalue, step = np.broadcast_arrays(np.asarray(eigenvalue, float), step)
+        """The recurrence, run from `x[0] = x[-1] = ... = 1`."""
+        eigenvalue, step = np.asarray(eigenvalue, float), np.asarray(step)
         if np.any(step < 0):
             raise ValueError("step: must not be negative.")
-        now = before = np.ones(eigenvalue.shape)
-        result = np.where(step == 0, 1.0, np.nan)
-        for k in range(int(step.max(initial=0))):
-            first, second = self.recurrence(eigenvalue, k)
-            now, before = first * now + second * before, now
-            result = np.where(step == k + 1, now, result)
+        shape = np.broadcast_shapes(eigenvalue.shape, step.shape)
+        result = np.where(np.broadcast_to(step, shape) == 0, 1.0, np.nan)
+        wanted = set(step.ravel().tolist())
+        # Eigenvalues are not broadcast against steps: the recurrence runs once for each.
+        last = [np.ones(eigenvalue.shape)] * len(self.recurrence(eigenvalue, 0))
+        with np.errstate(over="ignore", invalid="ignore"):
+            for k in range(int(step.max(initial=0))):
+                terms = zip(self.recurrence(eigenvalue, k), last, strict=True)
+                new = sum((c * x for c, x in terms), np.zeros(eigenvalue.shape))
+                last = [new, *last[:-1]]
+                if k + 1 in wanted:
+                    result = np.where(step == k + 1, new, result)
         return result
+
+    def multiplier(self, eigenvalue: Any, k: int) -> np.ndarray:
+        """By how much a mode grows or shrinks per step, were step `k` repeated without end.
+
+        The largest root of the recurrence's characteristic polynomial.
+        """
+        eigenvalue = np.asarray(eigenvalue, float)
+        coefficients = np.stack(np.broadcast_arrays(*self.recurrence(eigenvalue, k)), axis=-1)
+        order = coefficients.shape[-1]
+        companion = np.zeros((*eigenvalue.shape, order, order))
+        companion[..., 0, :] = coefficients
+        companion[..., 1:, :-1] += np.eye(order - 1)
+        return np.max(np.abs(np.linalg.eigvals(companion)), axis=-1)
 
     @abc.abstractmethod
     def stability_limit(self, k: int) -> float:

@@ -2,7 +2,6 @@
 
 from typing import ClassVar
 
-import numpy as np
 from jaxtyping import Array, Float
 
 from .._checks import check_positive
@@ -44,7 +43,7 @@ class GradientDescent(ClassicalOptimizer):
         return 0.0, 0.0, 0.5
 
     def recurrence(self, eigenvalue, k):
-        return 1 - float(self.step_size) * eigenvalue, np.zeros_like(eigenvalue)
+        return (1 - float(self.step_size) * eigenvalue,)
 
     def stability_limit(self, k):
         return 2.0

@@ -21,6 +21,7 @@ from ..trajectory import Resumable, Snapshot
 from ._closeness_stages import carry_out_certificate, carry_out_comparison, planned_laws
 from ._curvature_stage import carry_out_curvature, curvature_paths
 from ._errors import SpecError, StoreError
+from ._kernel_stage import carry_out_kernel
 from .build import Plan, PlannedFlow, PlannedRun, build
 from .declare import Declaration, load_spec, parse_spec
 from .numbers import described
@@ -121,6 +122,7 @@ def _carry_out(plan: Plan, store: Store, progress: Progress) -> Path:
         carry_out_comparison(plan, planned, store)
     for path, title in curvature_paths(plan):
         carry_out_curvature(plan, store, progress, path, title)
+    carry_out_kernel(plan, store, progress)
     sentences = verdict(store)
     store.annotate("", {"verdict": json.dumps([s.as_dict() for s in sentences])})
     from .report import write_report

@@ -166,6 +166,14 @@ class ClosenessSection(Section):
     certify: bool = True
 
 
+class KernelSection(Section):
+    """`[kernel]`: what the tangent kernel at the start predicts, and how far it moves."""
+
+    predict: bool = True
+    outputs: Literal["all", "each", "mean"] | None = None
+    drift_samples: Count = 32
+
+
 DataSection = Annotated[
     DigitsData | IdxData | OpenMLData | GaussianData, Field(discriminator="kind")
 ]
@@ -189,6 +197,7 @@ class Spec(Section):
     optimizers: Annotated[list[RunSection], Field(min_length=1)]
     curvature: CurvatureSection = CurvatureSection()
     closeness: ClosenessSection = ClosenessSection()
+    kernel: KernelSection = KernelSection()
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Spec":

@@ -11,6 +11,8 @@ from .store import Store
 # Fractions of the distance that the flow travels.
 CLOSE = 0.01
 LEFT = 0.05
+# The kernel's movement, as a fraction of itself, up to which a run is lazy.
+LAZY = 0.1
 # Sharpness x step size, as a fraction of the stability limit, between which a run is at the edge.
 EDGE = (0.95, 1.05)
 
@@ -36,6 +38,7 @@ def verdict(store: Store) -> list[Sentence]:
     for name in _members(store, "optimizers"):
         sentences.append(_closeness(store, name))
         sentences += _prediction(store, name)
+        sentences += _kernel(store, name)
         sentences += _stability(store, name)
     sentences += [_flow_error(store, name) for name in _members(store, "flows")]
     if "gradient_flow" in _members(store, "curvature"):
@@ -153,6 +156,31 @@ def _prediction(store: Store, name: str) -> list[Sentence]:
             text += " From there on the bound is more than the flow travels."
         text += f" {store.attribute(path, 'limit')}"
     return [Sentence(text, level, numbers)]
+
+
+def _kernel(store: Store, name: str) -> list[Sentence]:
+    """Whether the tangent kernel at the start predicts a run, and how the loss fell."""
+    path = f"kernel/{name}"
+    if not store.has(path):
+        return []
+    attributes = store.group(path).attrs
+    rows = len(store.read(path, "time"))
+    loss = store.read(f"optimizers/{name}", "loss")[:rows]
+    gap = np.abs(store.read(path, "predicted_loss") - loss) / loss[0]
+    drift = float(store.read(path, "drift").max())
+    who = _described(store, name)
+    if attributes["status_kind"] == "diverged" or not np.isfinite(gap).any():
+        text = f"{who}: with the tangent kernel of the start it would diverge."
+        return [Sentence(f"{text} {attributes['status_message']}", "notice", {"drift": drift})]
+    worst = float(np.nanmax(gap))
+    regime = "lazy" if drift <= LAZY else "not lazy: the network learns features"
+    text = (
+        f"{who}: the tangent kernel at the start predicts its loss to within {percent(worst)} of"
+        f" the loss there; the kernel itself moves by {percent(drift)} ({regime}). How the loss"
+        f" fell: {attributes['rate']}."
+    )
+    level: Level = "good" if worst <= LEFT else "notice"
+    return [Sentence(text, level, {"gap": worst, "drift": drift})]
 
 
 def _stability(store: Store, name: str) -> list[Sentence]:

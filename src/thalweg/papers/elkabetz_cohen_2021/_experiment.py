@@ -213,5 +213,6 @@ def _declaration(
             *runs,
             "[curvature]\nmeasure = false\n",
             "[closeness]\npredict = true\ncertify = false\n",
+            "[kernel]\npredict = false\n",
         ]
     )

@@ -37,6 +37,35 @@ def distance_chart(results: Results) -> Chart:
     return chart
 
 
+def kernel_chart(results: Results) -> Chart:
+    """The loss of every optimizer, and what the tangent kernel at the start says it should be."""
+    lines = []
+    for member in results.optimizers:
+        seen = results.kernel.get(member.name)
+        points = [] if seen is None else _shown(seen, "predicted_loss")
+        if points:
+            time, value = (list(column) for column in zip(*points, strict=True))
+            name = f"predicted, {member.label}"
+            lines += [
+                _line(member, "loss", results),
+                Line(name, time, value, _colour(member, results), quiet=True),
+            ]
+    values = [v for line in lines for v in line.y if np.isfinite(v)]
+    log = bool(values) and min(values) > 0 and max(values) > 10 * min(values)
+    return Chart("Loss, and what the tangent kernel predicts", _TIME, "loss", lines, log_y=log)
+
+
+def drift_chart(results: Results) -> Chart:
+    """How far the tangent kernel has moved along every run."""
+    lines = []
+    for member in results.optimizers:
+        seen = results.kernel.get(member.name)
+        if seen is not None:
+            time, value = seen.numbers("time"), seen.numbers("drift")
+            lines.append(Line(member.label, time, value, _colour(member, results)))
+    return Chart("Drift of the tangent kernel", _TIME, "|K − K₀| / |K₀|", lines)
+
+
 def relative_chart(results: Results) -> Chart:
     """The same, as a fraction of the distance that the flow travels."""
     return _distances(

@@ -7,7 +7,7 @@ from . import _figures as figures
 from ._citations import citations
 from ._page import drawn, page, written
 from ._results import Results, read_results
-from ._tables import clock_table, cost_table, end_table
+from ._tables import clock_table, cost_table, end_table, kernel_table
 
 REPORT_NAME = "report.html"
 _MARKS = {"good": "holds", "notice": "note", "warning": "look"}
@@ -40,6 +40,10 @@ def render(results: Results) -> str:
         relative=drawn(figures.relative_chart(results)),
         sharpness=[drawn(chart) for chart in figures.sharpness_charts(results)],
         smallest=drawn(figures.smallest_chart(results)),
+        kernel=drawn(figures.kernel_chart(results)),
+        drift=drawn(figures.drift_chart(results)),
+        rates=kernel_table(results),
+        kernel_note=_kernel_note(results),
         end=end_table(results),
         certificates=_certificates(results),
         clock=clock_table(results),
@@ -74,6 +78,27 @@ def _certificates(results: Results) -> list[str]:
         limit = found.attributes.get("limit", "")
         sentences.append(f"The bound for {member.label} rests on: {rests}. {limit}")
     return sentences
+
+
+_KERNELS = {
+    "all": "all pairs of outputs",
+    "each": "every output with itself",
+    "mean": "the mean over outputs, for all of them",
+}
+
+
+def _kernel_note(results: Results) -> str:
+    """Which kernel it was."""
+    found = next(iter(results.kernel.values()), None)
+    if found is None:
+        return ""
+    condition = float(found.attributes.get("condition", float("inf")))
+    spread = f"{condition:.3g}" if condition < float("inf") else "infinite (singular kernel)"
+    return (
+        f"The kernel is that of {_KERNELS.get(str(found.attributes.get('outputs')), 'the network')}"
+        f" at the start; its condition is {spread}, its alignment with the targets"
+        f" {float(found.attributes.get('alignment', float('nan'))):.3g}."
+    )
 
 
 def _troubles(results: Results) -> list[str]:

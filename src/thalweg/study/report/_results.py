@@ -12,7 +12,7 @@ import xarray as xr
 from .._errors import StoreError
 from ..store import STORE_NAME, Store
 
-_KINDS = ("flows", "optimizers", "comparisons", "curvature", "laws", "certificates")
+_KINDS = ("flows", "optimizers", "comparisons", "curvature", "laws", "certificates", "kernel")
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Results:
     curvature: dict[str, Member]
     laws: dict[str, Member]
     certificates: dict[str, Member]
+    kernel: dict[str, Member]
 
     @property
     def verdict(self) -> list[dict[str, Any]]:

@@ -92,6 +92,35 @@ _GAP = (
 )
 
 
+def kernel_table(results: Results) -> Table:
+    """What the tangent kernel at the start predicted, and what happened."""
+    header = [
+        "optimizer",
+        "loss at the end",
+        "predicted",
+        "kernel moved",
+        "how the loss fell",
+        "in the long run, by theory",
+    ]
+    rows = []
+    for member in results.optimizers:
+        seen = results.kernel.get(member.name)
+        if seen is None:
+            continue
+        predicted, drift = seen.numbers("predicted_loss")[-1], seen.numbers("drift")[-1]
+        rows.append(
+            [
+                member.label,
+                significant(member.numbers("loss")[-1], 6),
+                significant(predicted, 6) if np.isfinite(predicted) else "diverged",
+                percent(drift),
+                str(seen.attributes.get("rate", "")),
+                str(seen.attributes.get("predicted_rate", "")),
+            ]
+        )
+    return Table(header, rows)
+
+
 def cost_table(results: Results) -> Table:
     """What everything cost, in gradient-equivalents."""
     header = [

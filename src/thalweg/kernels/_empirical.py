@@ -1,0 +1,217 @@
+"""Tangent kernels of real networks: as operators, and as matrices within a memory budget."""
+
+import math
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from .._checks import check_instance, check_positive_integer
+from .._trees import tree_dtype, tree_size
+from ..objective import Objective
+from ._layer_factors import factor_size, is_layered, layer_factors
+
+Outputs = Literal["all", "each", "mean"]
+_MEMORY = 2**32
+# What is alive at once, in units of the factors of one block: those of rows and of columns, and
+# what differentiation needs to make them.
+_ALIVE = 3
+
+
+class EmpiricalKernel(eqx.Module):
+    """The tangent kernel of a network at some parameters, `J(x) J(x')^T`, never formed.
+
+    J(x) has a row for each output on sample x and a column for each parameter. `columns` are the
+    training data of an objective, `rows` those or other samples.
+    """
+
+    rows: Objective
+    columns: Objective
+    params: PyTree[Array]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of predictions on the rows."""
+        return jax.eval_shape(self.rows.predictions, self.params).shape
+
+    def __matmul__(self, values: Float[Array, "columns ..."]) -> Float[Array, "rows ..."]:
+        """The kernel times values on all columns: two passes over the data, and no matrix."""
+        return _product(self, values)
+
+    @property
+    def operator(self) -> lx.AbstractLinearOperator:
+        """The same for `lineax`, which solves systems with it.
+
+        **Raises:** ValueError for a kernel between different samples, which is not square.
+        """
+        if self.rows is not self.columns:
+            raise ValueError("kernel: between different samples it is no operator on one space.")
+        shape = jax.ShapeDtypeStruct(self.shape, tree_dtype(self.params))
+        return lx.FunctionLinearOperator(
+            lambda v: self @ v, shape, tags=lx.positive_semidefinite_tag
+        )
+
+    def matrix(self, outputs: Outputs = "all", *, memory: int = _MEMORY) -> Array:
+        """The kernel as an array, in blocks; exactly symmetric where rows and columns agree.
+
+        **Arguments:**
+
+        - `outputs`: "all" pairs of outputs, shape `(rows, outputs, columns, outputs)`; "each"
+            output with itself, shape `(outputs, rows, columns)`; or the "mean" over these, shape
+            `(rows, columns)`, which is what a network of infinite width has for each.
+        - `memory`: bytes for the result and all that it takes to make it.
+
+        **Raises:** ValueError for a budget too small.
+
+        ??? cite "Reference"
+
+            Novak, Sohl-Dickstein and Schoenholz, "Fast finite width neural tangent kernel",
+            International Conference on Machine Learning (2022).
+        """
+        if outputs not in ("all", "each", "mean"):
+            raise ValueError(f"outputs: expected all, each or mean, got {outputs!r}.")
+        check_positive_integer(memory, "memory")
+        count = math.prod(self.shape[1:])
+        n, m = self.rows.samples, self.columns.samples
+        dtype = tree_dtype(self.params)
+        shape = {"all": (n, count, m, count), "each": (count, n, m), "mean": (n, m)}[outputs]
+        size = self._block_size(memory, math.prod(shape) * dtype.itemsize, count, outputs)
+        result = np.empty(shape, dtype)
+        # Where blocks lie in the result.
+        place = {
+            "all": lambda i, j: np.s_[i, :, j, :],
+            "each": lambda i, j: np.s_[:, i, j],
+            "mean": lambda i, j: np.s_[i, j],
+        }[outputs]
+        turned = {"all": (2, 3, 0, 1), "each": (0, 2, 1), "mean": (1, 0)}[outputs]
+        square = self.rows is self.columns
+        for i in _blocks(n, size):
+            first = factors(self.params, self.rows, self.rows.inputs[i])
+            for j in _blocks(m, size):
+                if square and j.start < i.start:
+                    continue
+                same = square and i == j
+                second = (
+                    first if same else factors(self.params, self.columns, self.columns.inputs[j])
+                )
+                block = np.asarray(contracted(first, second, outputs))
+                if same:
+                    block = (block + np.transpose(block, turned)) / 2
+                result[place(i, j)] = block
+                if square and not same:
+                    result[place(j, i)] = np.transpose(block, turned)
+        return jnp.asarray(result)
+
+    def _block_size(self, memory, held, count, outputs):
+        """Samples in a block: three arrays of factors, and a few of the block of the kernel."""
+        itemsize = tree_dtype(self.params).itemsize
+        if is_layered(self.columns, self.params):
+            numbers = factor_size(self.params, self.columns.inputs)
+        else:
+            numbers = count * tree_size(self.params)
+        entries = count**2 if outputs == "all" else count
+        free = memory - held
+
+        def needed(size):
+            return itemsize * (_ALIVE * size * numbers + 4 * size**2 * entries)
+
+        if free < needed(1):
+            raise ValueError(
+                f"memory: {memory:,} bytes, but the matrix takes {held:,} and the work on one"
+                f" sample {needed(1):,}. The operator (`kernel @ values`) needs neither; `outputs="
+                "'mean'` makes the matrix smaller."
+            )
+        size = 1
+        most = max(self.rows.samples, self.columns.samples)
+        while size < most and needed(2 * size) <= free:
+            size *= 2
+        return min(size, most)
+
+
+def empirical(
+    objective: Objective, params: PyTree[Array], *, inputs: Any | None = None
+) -> EmpiricalKernel:
+    """The tangent kernel of an objective's network at some parameters.
+
+        kernel = tw.kernels.empirical(objective, params)
+        kernel @ residuals           # as an operator
+        kernel.matrix("mean")        # as an array
+        lineax.linear_solve(kernel.operator, residuals, lineax.CG(1e-6, 1e-6))
+
+    **Arguments:**
+
+    - `inputs`: other samples than the objective's for the rows; the columns are always those.
+
+    Products are made with as many samples at once as the objective's `micro_batch` says.
+
+    **Raises:** what `Objective.check` raises.
+
+    ??? cite "Reference"
+
+        Jacot, Gabriel and Hongler, "Neural tangent kernel: convergence and generalization in neural
+        networks", Advances in Neural Information Processing Systems 31 (2018).
+    """
+    check_instance(objective, Objective, "objective", "an Objective")
+    objective.check(params)
+    rows = objective
+    if inputs is not None:
+        given = jnp.asarray(inputs)
+        rows = Objective(
+            objective.predict,
+            objective.loss,
+            given,
+            jnp.zeros(given.shape[:1]),
+            micro_batch=objective.micro_batch,
+        )
+        expected = objective.inputs.shape[1:]
+        if rows.inputs.shape[1:] != expected:
+            raise ValueError(
+                f"inputs: samples of shape {rows.inputs.shape[1:]}, but the objective's have"
+                f" {expected}."
+            )
+    return EmpiricalKernel(rows, objective, jax.tree.map(jnp.asarray, params))
+
+
+@eqx.filter_jit
+def _product(kernel, values):
+    return kernel.rows.jvp(kernel.params, kernel.columns.vjp(kernel.params, values))
+
+
+@eqx.filter_jit
+def factors(params, objective, inputs):
+    """What the Jacobian of a block of samples is made of."""
+    if is_layered(objective, params):
+        return layer_factors(params, inputs)
+
+    def of_sample(x):
+        def outputs(p):
+            return objective.predict(p, x[None])[0].reshape(-1)
+
+        rows = jax.jacrev(outputs)(params)
+        leaves = jax.tree.leaves(rows)
+        return jnp.concatenate([leaf.reshape(leaf.shape[0], -1) for leaf in leaves], axis=1)
+
+    return [(jax.vmap(of_sample)(inputs), None)]
+
+
+@eqx.filter_jit
+def contracted(first, second, outputs):
+    how = {"all": "aiw,bjw->aibj", "each": "aiw,biw->iab", "mean": "aiw,biw->ab"}[outputs]
+    total = 0.0
+    exact = jax.lax.Precision.HIGHEST
+    for (back, into), (other_back, other_into) in zip(first, second, strict=True):
+        product = jnp.einsum(how, back, other_back, precision=exact)
+        if into is not None:
+            inner = jnp.matmul(into, other_into.T, precision=exact)
+            inner = inner[:, None, :, None] if outputs == "all" else inner
+            product = product * inner
+        total = total + product
+    return total / first[0][0].shape[1] if outputs == "mean" else total
+
+
+def _blocks(count: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]

@@ -1,0 +1,81 @@
+"""The Jacobian of a layered network, in factors that are far smaller than itself.
+
+What a dense layer's weights change is an outer product, of what comes back to the layer and of what
+went into it; the kernel of two samples is then the product of two small inner products, and the
+Jacobian, whose rows are as long as there are parameters, is never formed. Convolutions share their
+weights between places, so that outer products add up; their Jacobians are small, and are formed.
+
+Source: Novak, Sohl-Dickstein and Schoenholz, Fast finite width neural tangent kernel, International
+Conference on Machine Learning (2022), where this is called structured derivatives.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..curvature._chain import chain_of, probes_of, signals
+from ..networks import Convolutional, FullyConnected, apply
+from ..networks._layers import Dense
+from ..objective import Objective
+
+
+class Factor(NamedTuple):
+    """Of one block of samples and one layer: the Jacobian's rows are `back` times `into`.
+
+    `into` is absent where `back` is all of it.
+    """
+
+    back: Float[Array, "samples outputs width"]
+    into: Float[Array, "samples features"] | None
+
+
+def is_layered(objective: Objective, params: Any) -> bool:
+    """Whether a landscape's network has such factors."""
+    return objective.predict is apply and isinstance(params, FullyConnected | Convolutional)
+
+
+def layer_factors(network: Any, inputs: Float[Array, "samples ..."]) -> list[Factor]:
+    """Of every layer, for a block of samples."""
+
+    def of_sample(x):
+        probes = probes_of(network, x)
+
+        def outputs(probes):
+            values, into = signals(network, x, probes)
+            return values, into
+
+        values, pull, into = jax.vjp(outputs, probes, has_aux=True)
+        back = jax.vmap(lambda c: pull(c)[0])(jnp.eye(values.size, dtype=values.dtype))
+        factors = []
+        for link, b, a in zip(chain_of(network)[0], back, into, strict=True):
+            layer = link.layer
+            if isinstance(layer, Dense):
+                row = layer.weight_scale * a.reshape(-1)
+                if layer.bias is not None:
+                    row = jnp.append(row, layer.bias_scale)
+                factors.append(Factor(b, row))
+            else:
+                factors.append(Factor(_shared(layer, a, b), None))
+        return factors
+
+    return jax.vmap(of_sample)(inputs)
+
+
+def _shared(layer, into, back):
+    """The Jacobian of a convolution's own weights."""
+
+    def of_output(b):
+        grown = jax.vjp(lambda own: own(into), layer)[1](b)[0]
+        leaves = jax.tree.leaves(eqx.filter(grown, eqx.is_inexact_array))
+        return jnp.concatenate([leaf.reshape(-1) for leaf in leaves])
+
+    return jax.vmap(of_output)(back)
+
+
+def factor_size(network: Any, inputs: Float[Array, "samples ..."]) -> int:
+    """Numbers that the factors of one sample have."""
+    shapes = jax.eval_shape(lambda: layer_factors(network, inputs[:1]))
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))

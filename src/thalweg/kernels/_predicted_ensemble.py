@@ -1,0 +1,202 @@
+"""What infinitely wide networks will do: mean and variance over initialisations."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from .._checks import check_instance, check_positive_integer
+from ..losses import SquaredError
+from ..objective import Objective
+from ._infinite_network import InfiniteNetwork
+from ._modes import Modes, modes
+from ._predicted_run import Beside, Filters, made_in_prediction_space
+from ._prediction import Clock, Prediction, check_linear
+
+
+def predicted_ensemble(
+    dynamics: Any,
+    objective: Objective,
+    network: InfiniteNetwork,
+    at: Any,
+    *,
+    inputs: Any | None = None,
+    draws: int | None = None,
+    key: PRNGKeyArray | None = None,
+    rtol: float = 1e-6,
+) -> Prediction:
+    """What a flow or an optimizer does to an infinitely wide network, over all initialisations.
+
+        network = tw.kernels.fully_connected(3, activation="relu", weight_std=2**0.5)
+        predicted = tw.kernels.predicted_ensemble(
+            tw.GradientDescent(0.1), objective, network, at=range(0, 1001, 10), inputs=test
+        )
+        predicted.others, predicted.others_variance
+
+    At initialisation predictions are a Gaussian process, and the kernel that drives them stays what
+    it is. With the squared error they remain Gaussian, and mean and variance are exact; with any
+    other loss they are those of `draws` runs from random initial predictions.
+
+    **Arguments:**
+
+    - `dynamics`, `at`, `rtol`: as in `tw.predicted_run`.
+    - `objective`: for its data and its loss; its `predict` is not used.
+    - `inputs`: other samples to predict on, `(others, ...)`.
+    - `draws`, `key`: for losses other than the squared error; `error` is then the standard error of
+        the mean, together with that of the flows.
+
+    **Raises:** ValueError for targets whose shape says not how many outputs there are, for too few
+    draws or no key; what `tw.predicted_run` raises.
+
+    ??? cite "Reference"
+
+        Lee et al., "Wide neural networks of any depth evolve as linear models under gradient
+        descent", Advances in Neural Information Processing Systems 32 (2019), section 2.3.
+    """
+    check_instance(objective, Objective, "objective", "an Objective")
+    check_instance(network, InfiniteNetwork, "network", "an infinitely wide network")
+    clock = Clock.of(dynamics, at)
+    check_linear(dynamics)
+    kernels = network(objective.inputs)
+    found = modes(kernels.tangent)
+    if isinstance(objective.loss, SquaredError):
+        return _exact(clock, objective, network, kernels.nngp, found, inputs)
+    if draws is None or key is None:
+        raise ValueError(
+            f"draws, key: with {getattr(objective.loss, 'name', 'this loss')} predictions do not"
+            " remain Gaussian; say how many initialisations to draw, and from which key."
+        )
+    check_positive_integer(draws, "draws")
+    if draws < 2:
+        raise ValueError(f"draws: a variance takes at least 2, got {draws}.")
+    return _drawn(clock, objective, network, kernels.nngp, found, inputs, draws, key, rtol)
+
+
+def _exact(clock, objective, network, nngp, found: Modes, inputs):
+    """With the residual `r = f - y` at the start, of mean -y and covariance that of the prior."""
+    filters = Filters.of(clock, found, objective.samples)
+    targets = objective.targets
+    beside = None if inputs is None else _beside(network, objective, inputs)
+    mean, variance, others, spread = _moments(found, filters, targets, nngp, beside)
+    outputs = targets[0].size
+    loss = jax.vmap(lambda m: jnp.mean(objective.loss(m, targets)))(mean)
+    loss = loss + outputs * jnp.mean(variance, axis=1) / 2
+
+    def widened(values, like):
+        if values is None:
+            return None
+        axes = tuple(range(2, like.ndim))
+        # Rounding may leave a variance that is zero a little below it.
+        return jnp.broadcast_to(jnp.expand_dims(jnp.maximum(values, 0), axes), like.shape)
+
+    return Prediction(
+        times=clock.times,
+        steps=clock.steps,
+        outputs=mean,
+        loss=loss,
+        others=others,
+        variance=widened(variance, mean),
+        others_variance=widened(spread, others),
+        error=None,
+        modes=found,
+        status=clock.status(np.asarray(found.stacked) / objective.samples),
+        dynamics=clock.dynamics,
+    )
+
+
+@eqx.filter_jit
+def _moments(found, filters, targets, nngp, beside):
+    """Means and variances at every save, on the data and on other samples."""
+    residual = found.amplitudes(-targets)
+    vectors = found.vectors[0]
+    prior = vectors.T @ nngp @ vectors
+
+    def at_save(pair):
+        faded, learned = pair
+        mean = targets + found.values(faded[..., None] * residual, targets.shape)
+        left = vectors * faded[0]
+        variance = jnp.einsum("sm,mn,sn->s", left, prior, left)
+        if beside is None:
+            return mean, variance, None, None
+        cross, between, own = beside
+        # f(x) = f0(x) - w (f0 - y) with these weights.
+        weights = found.crossed(cross)[0] * learned[0]
+        shape = (cross.shape[0], *targets.shape[1:])
+        others = -found.onto(cross, learned[..., None] * residual, shape)
+        spread = (
+            own
+            - 2 * jnp.einsum("tm,ms,ts->t", weights, vectors.T, between)
+            + jnp.einsum("tm,mn,tn->t", weights, prior, weights)
+        )
+        return mean, variance, others, spread
+
+    return jax.lax.map(at_save, (filters.faded, filters.learned))
+
+
+def _beside(network, objective, inputs):
+    """Kernels between other samples and the training data, and the prior's variances there."""
+    between = network(inputs, objective.inputs)
+    return between.tangent, between.nngp, network.prior_variances(inputs)
+
+
+def _drawn(clock, objective, network, nngp, found, inputs, draws, key, rtol):
+    samples = objective.samples
+    outputs = _outputs_of(objective)
+    everything = nngp
+    cross = None
+    if inputs is not None:
+        between = network(inputs, objective.inputs)
+        cross = between.tangent
+        own = network(inputs).nngp
+        everything = jnp.block([[nngp, between.nngp.T], [between.nngp, own]])
+    values, vectors = jnp.linalg.eigh(everything)
+    root = vectors * jnp.sqrt(jnp.maximum(values, 0))
+    runs = []
+    for k in jr.split(key, draws):
+        start = root @ jr.normal(k, (len(everything), outputs), root.dtype)
+        beside = None if cross is None else Beside(cross, start[samples:])
+        runs.append(
+            made_in_prediction_space(clock, objective, found, start[:samples], beside, rtol)
+        )
+    rows = min(len(run.times) for run in runs)
+
+    def moments(name):
+        stacked = jnp.stack([getattr(run, name)[:rows] for run in runs])
+        return jnp.mean(stacked, axis=0), jnp.var(stacked, axis=0, ddof=1)
+
+    mean, variance = moments("outputs")
+    others, spread = (None, None) if cross is None else moments("others")
+    standard = jnp.sqrt(jnp.sum(variance, axis=tuple(range(1, variance.ndim))) / draws)
+    if runs[0].error is not None:
+        standard = standard + moments("error")[0]
+    worst = next((run for run in runs if not run.status.ok), runs[0])
+    return Prediction(
+        times=runs[0].times[:rows],
+        steps=None if runs[0].steps is None else runs[0].steps[:rows],
+        outputs=mean,
+        loss=moments("loss")[0],
+        others=others,
+        variance=variance,
+        others_variance=spread,
+        error=standard,
+        modes=found,
+        status=worst.status,
+        dynamics=clock.dynamics,
+    )
+
+
+def _outputs_of(objective) -> int:
+    """How many outputs targets are meant for."""
+    targets = objective.targets
+    if targets.ndim == 2:
+        return targets.shape[1]
+    if jnp.issubdtype(targets.dtype, jnp.integer):
+        return int(jnp.max(targets)) + 1
+    raise ValueError(
+        f"targets: shape {targets.shape} does not say how many outputs there are; pass one-hot"
+        " rows."
+    )

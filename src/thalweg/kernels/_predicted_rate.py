@@ -1,0 +1,174 @@
+"""How fast the loss falls in the long run: what theory says, from the spectrum of the kernel."""
+
+import math
+from typing import Any, Literal
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..flows import Decay, Flow
+from ..optimizers import ClassicalOptimizer
+from ._prediction import Prediction
+
+# The step at which momentum that fades in and out has become what it tends to.
+_IN_THE_LONG_RUN = 10**15
+# Below this share of the largest, an eigenvalue is nothing but rounding.
+_ROUNDING = 1e-13
+
+
+class PredictedRate(eqx.Module):
+    """The law of the loss `1/2 sum x_i^2` of quadratic modes, as time goes on.
+
+    - `kind`: "linear" for `exp(-exponent t)`, "sublinear" for `t^-power`, "diverges" where a mode
+        grows.
+    - `exponent`, `power`: of that law, `exp(-exponent t) t^-power`, t the flow time; an optimizer's
+        step takes `time_per_step` of it.
+    - `factor`: what one step of an optimizer multiplies the loss by in the long run; None for a
+        flow.
+    - `crossover`: the time up to which the power is what is seen, and from which the exponential
+        is; 0 where there is no power, infinity where there is no exponential.
+    - `eigenvalue`: the mode that is slowest, or that grows.
+    - `still`: how many modes do not move at all, their eigenvalues being zero up to rounding.
+    """
+
+    kind: Literal["linear", "sublinear", "diverges"] = eqx.field(static=True)
+    exponent: float
+    power: float
+    factor: float | None
+    crossover: float
+    eigenvalue: float
+    still: int
+
+    def __str__(self):
+        still = f"; {self.still} modes do not move" if self.still else ""
+        if self.kind == "diverges":
+            assert self.factor is not None
+            return (
+                f"diverges: the mode of curvature {self.eigenvalue:.4g} makes the loss"
+                f" {self.factor:.4g} times larger per step"
+            )
+        if self.kind == "sublinear":
+            return f"sublinear: loss ~ t^-{self.power:.3g}{still}"
+        before = (
+            f", after loss ~ t^-{self.power:.3g} until t = {self.crossover:.3g}"
+            if self.power > 0
+            else ""
+        )
+        return f"linear: loss ~ exp(-{self.exponent:.4g} t){before}{still}"
+
+
+def predicted_rate(dynamics: Any, spectrum: Any) -> PredictedRate:
+    """How the loss falls in the long run, if the tangent kernel stays what it is.
+
+        tw.predicted_rate(tw.NesterovFlow(3.0), spectrum)  # sublinear: loss ~ t^-3
+        tw.predicted_rate(tw.Nesterov(0.1), spectrum)      # linear, after loss ~ t^-3 until ...
+
+    In the limit of short steps Nesterov's method is sublinear, with its damping for the power. With
+    real steps it is linear in the end: mode by mode the roots of its recurrence have the product
+    `1 - step_size * eigenvalue`, so that the loss goes like `(1 - step_size * eigenvalue)^k k^-d`.
+
+    **Arguments:**
+
+    - `dynamics`: a flow, or one of the classical optimizers.
+    - `spectrum`: curvatures of the modes, that is eigenvalues of the tangent kernel divided by the
+        number of samples; or a `Prediction`, which has them.
+
+    **Raises:** TypeError for another dynamics; ValueError for a spectrum that is empty, not finite,
+    or nowhere positive.
+
+    ??? cite "References"
+
+        Bu, Xu and Chen, "A dynamical view on optimization algorithms of overparameterized neural
+        networks", International Conference on Artificial Intelligence and Statistics, 2021; Su,
+        Boyd and Candès, Journal of Machine Learning Research 17 (2016) 1-43.
+    """
+    if not isinstance(dynamics, Flow | ClassicalOptimizer):
+        raise TypeError(
+            "dynamics: expected a flow or a classical optimizer, got"
+            f" {type(dynamics).__name__}; of others no recurrence is known."
+        )
+    curvatures, still = curvatures_of(spectrum)
+    if isinstance(dynamics, Flow):
+        decays = [dynamics.decay(float(c)) for c in curvatures]
+        exponent, power, slowest = min(
+            (d.exponent, d.power, float(c)) for d, c in zip(decays, curvatures, strict=True)
+        )
+        return _made(Decay(exponent, power), None, slowest, still)
+    multipliers = dynamics.multiplier(curvatures, _IN_THE_LONG_RUN)
+    worst = int(np.argmax(multipliers))
+    factor, slowest = float(multipliers[worst]) ** 2, float(curvatures[worst])
+    if factor > 1 + 1e-12:
+        return PredictedRate("diverges", math.nan, math.nan, factor, math.nan, slowest, still)
+    exponent = -math.log(factor) / dynamics.time_per_step if factor > 0 else math.inf
+    # A power belongs to friction that fades, which the flow knows of.
+    limit = dynamics.limit().decay(slowest)
+    power = limit.power if limit.exponent == 0 else 0.0
+    return _made(Decay(exponent, power), factor, slowest, still)
+
+
+def _made(decay, factor, slowest, still):
+    linear = decay.exponent > 0
+    power = max(decay.power, 0.0)
+    return PredictedRate(
+        kind="linear" if linear else "sublinear",
+        exponent=decay.exponent,
+        power=power,
+        factor=factor,
+        crossover=power / decay.exponent if linear else math.inf,
+        eigenvalue=slowest,
+        still=still,
+    )
+
+
+def curvatures_of(spectrum: Any) -> tuple[Float[np.ndarray, "modes"], int]:
+    """Positive curvatures in rising order, and how many are zero up to rounding.
+
+    **Raises:** ValueError for a spectrum that is empty, not finite, or nowhere positive.
+    """
+    if isinstance(spectrum, Prediction):
+        spectrum = spectrum.curvatures
+    values = np.sort(np.ravel(np.asarray(spectrum, float)))
+    if values.size == 0 or not np.isfinite(values).all():
+        raise ValueError("spectrum: expected finite eigenvalues, and at least one.")
+    if values[-1] <= 0:
+        raise ValueError(f"spectrum: has no positive eigenvalue; the largest is {values[-1]:.3g}.")
+    moving = values[values > _ROUNDING * values[-1]]
+    return moving, len(values) - len(moving)
+
+
+def heavy_ball_energy(
+    friction: float,
+    curvatures: Float[Array, "modes"],
+    position: Float[Array, "... modes"],
+    velocity: Float[Array, "... modes"],
+) -> Float[Array, "..."]:
+    """The Lyapunov function of heavy-ball flow on quadratic modes, which falls at the exact rate.
+
+    With b the friction and L the smallest curvature, up to critical damping (`b <= 2 sqrt(L)`)
+
+    `V = 1/2 sum_i (c_i - b^2/4) x_i^2 + 1/2 sum_i (v_i + b/2 x_i)^2`,  `V' = -b V`,
+
+    and beyond it, with `a = (b - sqrt(b^2 - 4 L)) / 2`,
+
+    `V = 1/2 sum_i (c_i - L) x_i^2 + 1/2 sum_i (v_i + a x_i)^2`,  `V' <= -2 a V`.
+
+    **Arguments:**
+
+    - `curvatures`: of the modes, positive.
+    - `position`, `velocity`: amplitudes of the modes of the prediction error, and their derivatives
+        by time.
+
+    **Raises:** ValueError for curvatures that are not positive.
+    """
+    least = float(np.min(np.asarray(curvatures)))
+    if not least > 0:
+        raise ValueError(f"curvatures: must be positive, got {least:.3g}.")
+    if friction <= 2 * math.sqrt(least):
+        shift, rate = friction**2 / 4, friction / 2
+    else:
+        # (b - sqrt(b^2 - 4 L)) / 2, without cancellation.
+        shift, rate = least, 2 * least / (friction + math.sqrt(friction**2 - 4 * least))
+    potential = jnp.sum((curvatures - shift) * position**2, axis=-1)
+    return (potential + jnp.sum((velocity + rate * position) ** 2, axis=-1)) / 2

@@ -1,0 +1,143 @@
+"""How fast a loss fell: a verdict from data, with its uncertainty."""
+
+import math
+from typing import Literal
+
+import equinox as eqx
+import numpy as np
+
+from .._checks import check_instance, check_number
+from ..trajectory import Trajectory
+
+Kind = Literal["linear", "sublinear", "neither"]
+
+# Blocks of the window, each of which is left out once to see how much it matters.
+_BLOCKS = 8
+# A law holds if what is left of log(loss) is below this share of what it fell by ...
+_MISFIT = 0.03
+# ... and leaves less than this share of what the other law does.
+_BETTER = 0.5
+# The loss must fall by this factor at least before anything can be said.
+_FALLEN = math.log(2.0)
+_FEWEST = 16
+
+
+class Rate(eqx.Module):
+    """The law that a loss followed over the later part of a run.
+
+    - `kind`: "linear" for `exp(-exponent t)`, "sublinear" for `t^-exponent`, "neither" where
+        neither law fits, or the run is too short to tell.
+    - `exponent`, `uncertainty`: of that law, and how well it is known; NaN for "neither".
+    - `misfit`: for both laws, the root mean square of what they leave of log(loss), over what it
+        fell by.
+    - `window`: the times from which and up to which.
+    - `message`: why, in a sentence.
+    """
+
+    kind: Kind = eqx.field(static=True)
+    exponent: float
+    uncertainty: float
+    misfit: dict[str, float]
+    window: tuple[float, float]
+    message: str = eqx.field(static=True)
+
+    def __str__(self):
+        law = {"linear": "exp(-{} t)", "sublinear": "t^-{}"}
+        if self.kind == "neither":
+            return f"neither linear nor sublinear: {self.message}"
+        number = f"({self.exponent:.4g} ± {self.uncertainty:.2g})"
+        return f"{self.kind}: loss ~ {law[self.kind].format(number)}"
+
+
+def rate(trajectory: Trajectory, *, floor: float = 0.0, start: float | None = None) -> Rate:
+    """Whether a loss fell linearly, sublinearly, or neither, from data alone.
+
+    Oscillations are bridged: of each time, the largest loss from then on counts. Both laws are
+    fitted to the logarithm of that over the window, by least squares; the one that leaves less, if
+    it leaves little, is the verdict. The uncertainty is that of a jackknife over blocks of the
+    window, which makes no assumption about how errors of neighbouring times depend on each other,
+    or half of what the exponents of the window's two halves differ by, if that is more: a law that
+    is only being approached is not yet known better.
+
+    **Arguments:**
+
+    - `floor`: what the loss falls towards, if not zero.
+    - `start`: where the window begins; a quarter of the last time by default.
+
+    **Raises:** TypeError for something that is not a trajectory; ValueError for a floor or start
+    that is no number.
+    """
+    check_instance(trajectory, Trajectory, "trajectory", "a Trajectory")
+    check_number(floor, "floor")
+    times = np.asarray(trajectory.times, float)
+    excess = np.asarray(trajectory.loss, float) - floor
+    if start is not None:
+        check_number(start, "start")
+    begin = float(times[-1]) / 4 if start is None else float(start)
+    resolution = np.finfo(np.asarray(trajectory.loss).dtype).eps
+    # Below, differences from the floor are rounding.
+    least = 1e2 * resolution * (abs(floor) + resolution * abs(float(excess[0])))
+    envelope = np.maximum.accumulate(excess[::-1])[::-1]
+    kept = (times >= max(begin, 0.0)) & (times > 0) & (envelope > least)
+    t, y = times[kept], np.log(envelope[kept])
+    # The last rise has no later one above it, so that the end of an envelope lies too low.
+    if np.any(np.diff(excess[kept]) > 0):
+        last = _last_touch(excess[kept], envelope[kept])
+        t, y = t[: last + 1], y[: last + 1]
+    window = (float(t[0]), float(t[-1])) if t.size else (begin, float(times[-1]))
+    if t.size < _FEWEST:
+        return _neither({}, window, f"only {t.size} saved times can be used; it takes {_FEWEST}")
+    fallen = float(y[0] - y[-1])
+    if not fallen > _FALLEN:
+        return _neither(
+            {}, window, f"the loss fell by a factor of {math.exp(fallen):.3g} over the window only"
+        )
+    fits: dict[Kind, tuple[float, float, float]] = {
+        "linear": _fit(t, y, fallen),
+        "sublinear": _fit(np.log(t), y, fallen),
+    }
+    misfit = {name: fit[2] for name, fit in fits.items()}
+    kind: Kind = "linear" if misfit["linear"] <= misfit["sublinear"] else "sublinear"
+    other = "sublinear" if kind == "linear" else "linear"
+    if misfit[kind] > _MISFIT:
+        return _neither(
+            misfit,
+            window,
+            f"the better of the two laws, {kind}, leaves {misfit[kind]:.1%} of what log(loss) fell"
+            " by",
+        )
+    if misfit[kind] > _BETTER * misfit[other]:
+        return _neither(
+            misfit,
+            window,
+            f"both laws fit about as well ({misfit[kind]:.1%} and {misfit[other]:.1%} are left); a"
+            " longer run would tell",
+        )
+    slope, deviation, _ = fits[kind]
+    message = f"leaves {misfit[kind]:.1%} of what log(loss) fell by, the other {misfit[other]:.1%}"
+    return Rate(kind, -slope, deviation, misfit, window, message)
+
+
+def _neither(misfit, window, message):
+    return Rate("neither", math.nan, math.nan, misfit, window, message)
+
+
+def _last_touch(values, envelope):
+    """Where the envelope was last met from below, by a rise."""
+    rises = np.flatnonzero((values[1:] >= envelope[1:]) & (values[1:] > values[:-1])) + 1
+    return int(rises[-1]) if rises.size else len(values) - 1
+
+
+def _fit(x, y, fallen) -> tuple[float, float, float]:
+    """Slope, its uncertainty, and the misfit."""
+    slope, offset = np.polyfit(x, y, 1)
+    left = float(np.sqrt(np.mean((y - slope * x - offset) ** 2))) / fallen
+    slopes = []
+    for block in np.array_split(np.arange(len(x)), _BLOCKS):
+        rest = np.delete(np.arange(len(x)), block)
+        slopes.append(np.polyfit(x[rest], y[rest], 1)[0])
+    spread = np.asarray(slopes)
+    variance = (_BLOCKS - 1) / _BLOCKS * np.sum((spread - spread.mean()) ** 2)
+    middle = len(x) // 2
+    halves = [np.polyfit(x[half], y[half], 1)[0] for half in (np.s_[:middle], np.s_[middle:])]
+    return float(slope), max(float(np.sqrt(variance)), abs(halves[1] - halves[0]) / 2), left

@@ -1,0 +1,89 @@
+"""What the tangent kernel at the start predicts for every run, and how far it moves."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..kernels import KernelDrift, Modes, empirical, modes, predicted_rate, rate
+from ..kernels._predicted_run import predicted_by
+from ..kernels._prediction import Clock
+from ..observables import observe
+from ._closeness_stages import stored_trajectory
+from .build import Plan, PlannedRun
+from .progress import Progress
+from .store import Store
+
+# Rows up to which a kernel is diagonalised without being asked to.
+_ROWS = 3000
+
+
+def kernel_outputs(plan: Plan) -> Any:
+    """Which kernel a study uses: as asked for, else the largest that is quickly diagonalised."""
+    section, objective = plan.spec.kernel, plan.objective
+    if not section.predict or section.outputs is not None:
+        return section.outputs if section.predict else None
+    outputs = jax.eval_shape(objective.predictions, plan.params).size // objective.samples
+    if objective.samples * outputs <= _ROWS:
+        return "all"
+    return "mean" if objective.samples <= _ROWS else None
+
+
+def carry_out_kernel(plan: Plan, store: Store, progress: Progress) -> None:
+    """Predicted losses and the kernel's drift at every saved step of every run."""
+    outputs = kernel_outputs(plan)
+    left = [run for run in plan.runs if not store.complete(f"kernel/{run.name}")]
+    if outputs is None or not left:
+        return
+    with progress.stage("tangent kernel", 1 + len(left)) as bar:
+        found = modes(empirical(plan.objective, plan.params).matrix(outputs))
+        start = plan.objective.predictions(plan.params)
+        bar.at(1)
+        for i, planned in enumerate(left):
+            _carry_out(plan, planned, store, found, start, outputs)
+            bar.at(2 + i)
+
+
+def _carry_out(
+    plan: Plan, planned: PlannedRun, store: Store, found: Modes, start: Any, outputs: str
+) -> None:
+    path = f"kernel/{planned.name}"
+    run = stored_trajectory(store, f"optimizers/{planned.name}", plan, planned.optimizer)
+    assert run.steps is not None
+    steps = np.asarray(run.steps)
+    clock = Clock.of(planned.optimizer, steps)
+    predicted = predicted_by(clock, plan.objective, found, start, None, plan.spec.rtol)
+    drift = observe(run, drift=KernelDrift(plan.spec.kernel.drift_samples)).observables["drift"]
+    # A prediction that diverged ends earlier.
+    missing = np.full(len(steps) - len(predicted.loss), np.nan)
+    columns = {
+        "predicted_loss": np.append(np.asarray(predicted.loss), missing),
+        "drift": np.asarray(drift),
+    }
+    measured, expected = rate(run), predicted_rate(planned.optimizer, predicted)
+    attributes = {
+        "optimizer": planned.name,
+        "outputs": outputs,
+        "condition": found.condition,
+        "alignment": _alignment(plan, found),
+        "status_kind": predicted.status.kind,
+        "status_message": predicted.status.message,
+        "rate": str(measured),
+        "rate_kind": measured.kind,
+        "predicted_rate": str(expected),
+        "predicted_rate_kind": expected.kind,
+    }
+    time = np.asarray(run.times)
+    store.allocate(path, {"time": time}, dict.fromkeys(columns, ()), str(time.dtype), attributes)
+    store.write_columns(path, columns)
+    store.annotate(path, {"complete": True})
+
+
+def _alignment(plan: Plan, found: Modes) -> float:
+    """With the targets, as one-hot rows."""
+    targets = plan.objective.targets
+    if jnp.issubdtype(targets.dtype, jnp.integer):
+        assert plan.dataset.classes is not None
+        targets = jax.nn.one_hot(targets, plan.dataset.classes, dtype=found.vectors.dtype)
+    return found.alignment(targets)

@@ -1,0 +1,186 @@
+"""Rates: theory against long responses, and verdicts from data against known laws."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import thalweg as tw
+from thalweg.trajectory import Stats, Status, Trajectory
+
+SPECTRUM = np.geomspace(1e-3, 1.0, 9)
+PARTS = np.random.default_rng(0).normal(size=9)
+
+
+def losses(dynamics, at):
+    return 0.5 * np.sum((PARTS[:, None] * dynamics.response(SPECTRUM[:, None], at)) ** 2, axis=0)
+
+
+def trajectory(loss, times):
+    return Trajectory(
+        times=jnp.asarray(times),
+        params=None,
+        observables={"loss": jnp.asarray(loss)},
+        error=None,
+        steps=None,
+        status=Status(),
+        stats=Stats(),
+        dynamics=None,
+    )
+
+
+LINEAR = [
+    tw.GradientFlow(),
+    tw.HeavyBallFlow(0.03),
+    tw.HeavyBallFlow(0.5),
+    tw.GradientDescent(0.5),
+    tw.HeavyBall(0.5, 0.97),
+    tw.HeavyBall(0.5, 0.5),
+    tw.NesterovConstant(0.3, 0.9),
+    tw.HigherMomentum(0.5, 0.5, 0.3),
+]
+
+
+@pytest.mark.parametrize("dynamics", LINEAR, ids=lambda d: d.name)
+def test_linear_rates(dynamics):
+    predicted = tw.predicted_rate(dynamics, SPECTRUM)
+    assert predicted.kind == "linear"
+    assert predicted.crossover == 0
+    # Until the loss has fallen by exp(-40).
+    last = 40 / predicted.exponent
+    if isinstance(dynamics, tw.Flow):
+        at = times = np.linspace(0, last, 3000)
+    else:
+        at = np.unique(np.linspace(0, last / dynamics.time_per_step, 3000).round().astype(int))
+        times = at * dynamics.time_per_step
+    found = tw.rate(trajectory(losses(dynamics, at), times))
+    assert found.kind == "linear"
+    assert found.exponent == pytest.approx(predicted.exponent, rel=0.01)
+    assert abs(found.exponent - predicted.exponent) < 4 * found.uncertainty + 1e-3 * found.exponent
+
+
+@pytest.mark.parametrize("damping", [2.0, 3.0, 6.0])
+def test_sublinear_rates(damping):
+    flow = tw.NesterovFlow(damping)
+    predicted = tw.predicted_rate(flow, SPECTRUM)
+    assert (predicted.kind, predicted.power) == ("sublinear", damping)
+    times = np.linspace(0, 4000, 8000)
+    found = tw.rate(trajectory(losses(flow, times), times))
+    assert found.kind == "sublinear"
+    assert found.exponent == pytest.approx(damping, rel=0.03)
+    assert abs(found.exponent - damping) < 4 * found.uncertainty
+
+
+def test_nesterovs_method_is_linear_in_the_end():
+    """`(1 - step eigenvalue)^k k^-d`: measured where it was, and where it ends."""
+    optimizer = tw.Nesterov(0.9, damping=3.0)
+    predicted = tw.predicted_rate(optimizer, SPECTRUM)
+    assert predicted.kind == "linear"
+    slowest = SPECTRUM[0] * 0.9
+    assert predicted.factor == pytest.approx(1 - slowest, rel=1e-9)
+    crossover = predicted.crossover / optimizer.time_per_step
+    assert crossover == pytest.approx(3 / slowest, rel=1e-3)
+    early, late = np.arange(0, round(0.1 * crossover)), np.arange(0, 20 * round(crossover), 7)
+    # Where only the slowest mode is left, at short times already.
+    alone = 0.5 * optimizer.response(SPECTRUM[:1], early) ** 2
+    found = tw.rate(trajectory(alone, early * optimizer.time_per_step), start=0.0)
+    assert found.kind != "linear"
+    found = tw.rate(trajectory(losses(optimizer, late), late * optimizer.time_per_step))
+    assert found.kind == "linear"
+    assert found.exponent == pytest.approx(predicted.exponent, rel=0.15)
+    # The ratio that tells the law apart from a power: two late steps, in logarithms.
+    pair = np.maximum.accumulate(losses(optimizer, late)[::-1])[::-1]
+    i, j = len(late) // 2, len(late) - 200
+    expected = (late[j] - late[i]) * np.log(1 - slowest) - 3 * np.log(late[j] / late[i])
+    assert np.log(pair[j] / pair[i]) == pytest.approx(expected, rel=0.02)
+
+
+def test_what_grows():
+    found = tw.predicted_rate(tw.GradientDescent(2.1), SPECTRUM)
+    assert found.kind == "diverges"
+    assert found.eigenvalue == 1.0
+    assert found.factor == pytest.approx(1.21)
+    assert "curvature 1 " in str(found)
+    still = tw.predicted_rate(tw.GradientFlow(), [0.0, 1e-20, 0.5, 2.0])
+    assert (still.still, still.exponent) == (2, 1.0)
+
+
+def test_best_parameters():
+    """No neighbour is better, and the contraction is the one that is known."""
+    root = np.sqrt(SPECTRUM[-1] / SPECTRUM[0])
+    condition = root**2
+    for best, known, others in (
+        (tw.kernels.best_gradient_descent(SPECTRUM), (condition - 1) / (condition + 1), "step"),
+        (tw.kernels.best_heavy_ball(SPECTRUM), (root - 1) / (root + 1), "step momentum"),
+        (
+            tw.kernels.best_nesterov(SPECTRUM),
+            1 - 2 / np.sqrt(3 * condition + 1),
+            "step momentum",
+        ),
+        (tw.kernels.best_heavy_ball(SPECTRUM, step_size=0.5), 1 - np.sqrt(5e-4), "momentum"),
+    ):
+        reached = best.multiplier(SPECTRUM, 0).max()
+        assert reached == pytest.approx(known, abs=1e-7)
+        for factor in (0.98, 1.02):
+            form = {k: getattr(best, k) for k in ("step_size", "momentum") if hasattr(best, k)}
+            if "step" in others.split():
+                changed = type(best)(**form | {"step_size": form["step_size"] * factor})
+                assert changed.multiplier(SPECTRUM, 0).max() > reached
+            if "momentum" in others.split():
+                momentum = 1 - (1 - form["momentum"]) * factor
+                changed = type(best)(**form | {"momentum": momentum})
+                assert changed.multiplier(SPECTRUM, 0).max() > reached
+    with pytest.raises(ValueError, match="below 4"):
+        tw.kernels.best_heavy_ball(SPECTRUM, step_size=5.0)
+
+
+@pytest.mark.parametrize("friction", [0.02, 2 * np.sqrt(1e-3), 0.5])
+def test_the_energy_of_heavy_ball(friction):
+    """It falls at the exact rate below critical damping, and at least at the bound beyond."""
+    flow, step = tw.HeavyBallFlow(friction), 1e-3
+    times = np.array([5.0, 20.0, 60.0])
+    now, ahead, behind = (
+        PARTS[:, None] * flow.response(SPECTRUM[:, None], t)
+        for t in (times, times + step, times - step)
+    )
+    velocity = (ahead - behind) / (2 * step)
+    energy = tw.kernels.heavy_ball_energy(friction, SPECTRUM, now.T, velocity.T)
+    decay = tw.predicted_rate(flow, SPECTRUM).exponent
+    falls = -np.diff(np.log(np.asarray(energy))) / np.diff(times)
+    if friction < 0.1:
+        np.testing.assert_allclose(falls, friction, rtol=1e-5)
+    assert np.all(falls > decay * (1 - 1e-5))
+
+
+def test_data_that_follow_neither_law():
+    times = np.linspace(0, 100, 400)
+    for loss, why in (
+        (np.ones(400), "fell by a factor of 1 "),
+        (1 / (1 + np.exp((times - 60) / 2)), "leaves"),
+        (np.exp(-times)[:10], "only"),
+    ):
+        found = tw.rate(trajectory(loss, times[: len(loss)]))
+        assert found.kind == "neither"
+        assert why in str(found)
+        assert np.isnan(found.exponent)
+
+
+def test_noise_is_in_the_uncertainty():
+    times = np.linspace(0, 100, 400)
+    noise = np.random.default_rng(0).normal(size=400)
+    found = tw.rate(trajectory(np.exp(-0.1 * times + 0.03 * noise), times))
+    assert found.kind == "linear"
+    assert abs(found.exponent - 0.1) < 3 * found.uncertainty
+    raised = tw.rate(trajectory(0.7 + np.exp(-0.1 * times), times), floor=0.7)
+    assert raised.exponent == pytest.approx(0.1, rel=1e-6)
+
+
+def test_bad_requests():
+    with pytest.raises(TypeError, match="no recurrence"):
+        tw.predicted_rate(tw.Optax(optax.adam(0.1)), SPECTRUM)
+    with pytest.raises(ValueError, match="no positive eigenvalue"):
+        tw.predicted_rate(tw.GradientFlow(), [0.0, -1.0])
+    with pytest.raises(ValueError, match="finite"):
+        tw.predicted_rate(tw.GradientFlow(), [np.nan])
+    with pytest.raises(TypeError, match="Trajectory"):
+        tw.rate([1.0, 0.5])
