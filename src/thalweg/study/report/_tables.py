@@ -114,11 +114,17 @@ def kernel_table(results: Results) -> Table:
                 significant(member.numbers("loss")[-1], 6),
                 significant(predicted, 6) if np.isfinite(predicted) else "diverged",
                 percent(drift),
-                str(seen.attributes.get("rate", "")),
+                _fall(seen),
                 str(seen.attributes.get("predicted_rate", "")),
             ]
         )
     return Table(header, rows)
+
+
+def _fall(seen: Member) -> str:
+    """How the loss fell, without the reasons, which the verdict has."""
+    kind = seen.attributes.get("rate_kind", "")
+    return str(kind) if kind == "neither" else str(seen.attributes.get("rate", ""))
 
 
 def cost_table(results: Results) -> Table:
