@@ -16,6 +16,7 @@ FAMILIES = {
     "heavy ball": lambda h: tw.HeavyBall(h**2, 1 - 1.5 * h),
     "Nesterov": lambda h: tw.Nesterov(h**2),
     "Nesterov, damping 0.7": lambda h: tw.Nesterov(h**2, 0.7),
+    "higher momentum": lambda h: tw.HigherMomentum(1.3 * h**2, 0.7 - 1.95 * h, 0.3),
     "Nesterov, constant": lambda h: tw.NesterovConstant(h**2, 1 - 1.5 * h),
 }
 

@@ -56,8 +56,10 @@ class Optimizer(eqx.Module):
         """
         raise ValueError(f"optimizer: no first-order law is known for {self.name}.")
 
-    # The error's velocity at time 0, as a multiple of the gradient there.
-    error_kick: ClassVar[float] = 0.0
+    @property
+    def error_kick(self) -> Any:
+        """The error's velocity at time 0, as a multiple of the gradient there."""
+        return 0.0
 
     @property
     def error_series(self) -> tuple[Any, Any]:

@@ -56,7 +56,9 @@ class HeavyBall(ClassicalOptimizer):
     # The friction acts on the last step, half a step behind: v'' + b v' + H v = b/2 theta''. From
     # rest, the first step is twice as long as the flow's.
 
-    error_kick: ClassVar[float] = -0.5
+    @property
+    def error_kick(self):
+        return -0.5
 
     def error_source(self, t):
         return (1 - self.momentum) / self.step_size**0.5 / 2, 0.0, 0.0

@@ -69,6 +69,20 @@ class HigherMomentum(ClassicalOptimizer):
         lost = 1 - float(self.first) - float(self.second)
         return HeavyBallFlow(friction=lost / root(self.step_size * (1 + self.second)))
 
+    # With c = second / (1 + second), v'' + b v' + H v = b/2 theta'' + c theta''', and
+    # theta''' = -b theta'' - H theta'. From rest, steps of a constant gradient are those of the
+    # flow, a shift, and a part that alternates and fades like second^k.
+
+    @property
+    def error_kick(self):
+        return -(1 + 3 * self.second) / (2 * (1 + self.second))
+
+    def error_source(self, t):
+        total = 1 + self.second
+        friction = (1 - self.first - self.second) / (self.step_size * total) ** 0.5
+        share = self.second / total
+        return friction * (0.5 - share), 0.0, -share
+
     def recurrence(self, eigenvalue, k):
         first, second = float(self.first), float(self.second)
         return (

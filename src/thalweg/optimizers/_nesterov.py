@@ -125,7 +125,9 @@ class NesterovConstant(_Extrapolating):
         return self.momentum
 
     # Heavy ball's, and the gradient at a point that is ahead by one step.
-    error_kick: ClassVar[float] = -0.5
+    @property
+    def error_kick(self):
+        return -0.5
 
     def error_source(self, t):
         return (1 - self.momentum) / self.step_size**0.5 / 2, 0.0, -1.0
