@@ -12,8 +12,9 @@ SPECTRUM = np.geomspace(1e-3, 1.0, 9)
 PARTS = np.random.default_rng(0).normal(size=9)
 
 
-def losses(dynamics, at):
-    return 0.5 * np.sum((PARTS[:, None] * dynamics.response(SPECTRUM[:, None], at)) ** 2, axis=0)
+def losses(dynamics, at, spectrum=SPECTRUM):
+    modes = PARTS[-len(spectrum) :, None] * dynamics.response(spectrum[:, None], at)
+    return 0.5 * np.sum(modes**2, axis=0)
 
 
 def trajectory(loss, times):
@@ -73,24 +74,25 @@ def test_sublinear_rates(damping):
 
 def test_nesterovs_method_is_linear_in_the_end():
     """`(1 - step eigenvalue)^k k^-d`: measured where it was, and where it ends."""
-    optimizer = tw.Nesterov(0.9, damping=3.0)
-    predicted = tw.predicted_rate(optimizer, SPECTRUM)
+    optimizer, spectrum = tw.Nesterov(0.9, damping=3.0), SPECTRUM[3:]
+    predicted = tw.predicted_rate(optimizer, spectrum)
     assert predicted.kind == "linear"
-    slowest = SPECTRUM[0] * 0.9
+    slowest = spectrum[0] * 0.9
     assert predicted.factor == pytest.approx(1 - slowest, rel=1e-9)
     crossover = predicted.crossover / optimizer.time_per_step
-    assert crossover == pytest.approx(3 / slowest, rel=1e-3)
-    early, late = np.arange(0, round(0.1 * crossover)), np.arange(0, 20 * round(crossover), 7)
+    assert crossover == pytest.approx(3 / slowest, rel=0.01)
+    early, late = np.arange(0, round(0.3 * crossover)), np.arange(0, 20 * round(crossover))
     # Where only the slowest mode is left, at short times already.
-    alone = 0.5 * optimizer.response(SPECTRUM[:1], early) ** 2
+    alone = 0.5 * optimizer.response(spectrum[:1], early) ** 2
     found = tw.rate(trajectory(alone, early * optimizer.time_per_step), start=0.0)
     assert found.kind != "linear"
-    found = tw.rate(trajectory(losses(optimizer, late), late * optimizer.time_per_step))
+    loss = losses(optimizer, late, spectrum)
+    found = tw.rate(trajectory(loss, late * optimizer.time_per_step))
     assert found.kind == "linear"
     assert found.exponent == pytest.approx(predicted.exponent, rel=0.15)
     # The ratio that tells the law apart from a power: two late steps, in logarithms.
-    pair = np.maximum.accumulate(losses(optimizer, late)[::-1])[::-1]
-    i, j = len(late) // 2, len(late) - 200
+    pair = np.maximum.accumulate(loss[::-1])[::-1]
+    i, j = len(late) // 2, len(late) - 500
     expected = (late[j] - late[i]) * np.log(1 - slowest) - 3 * np.log(late[j] / late[i])
     assert np.log(pair[j] / pair[i]) == pytest.approx(expected, rel=0.02)
 

@@ -86,19 +86,23 @@ class ClassicalOptimizer(Optimizer):
         eigenvalue, step = np.asarray(eigenvalue, float), np.asarray(step)
         if np.any(step < 0):
             raise ValueError("step: must not be negative.")
-        shape = np.broadcast_shapes(eigenvalue.shape, step.shape)
-        result = np.where(np.broadcast_to(step, shape) == 0, 1.0, np.nan)
-        wanted = set(step.ravel().tolist())
+        wanted, which = np.unique(step, return_inverse=True)
+        kept = np.ones((wanted.size, *eigenvalue.shape))
+        place = {int(k): i for i, k in enumerate(wanted)}
         # Eigenvalues are not broadcast against steps: the recurrence runs once for each.
-        last = [np.ones(eigenvalue.shape)] * len(self.recurrence(eigenvalue, 0))
+        recurrence = self.recurrence
+        last = [np.ones(eigenvalue.shape)] * len(recurrence(eigenvalue, 0))
         with np.errstate(over="ignore", invalid="ignore"):
             for k in range(int(step.max(initial=0))):
-                terms = zip(self.recurrence(eigenvalue, k), last, strict=True)
+                terms = zip(recurrence(eigenvalue, k), last, strict=True)
                 new = sum((c * x for c, x in terms), np.zeros(eigenvalue.shape))
                 last = [new, *last[:-1]]
-                if k + 1 in wanted:
-                    result = np.where(step == k + 1, new, result)
-        return result
+                if k + 1 in place:
+                    kept[place[k + 1]] = new
+        rank = max(eigenvalue.ndim, step.ndim)
+        kept = kept.reshape(wanted.size, *[1] * (rank - eigenvalue.ndim), *eigenvalue.shape)
+        others = np.ogrid[tuple(slice(n) for n in kept.shape[1:])] if rank else ()
+        return kept[(which.reshape(step.shape), *others)]
 
     def multiplier(self, eigenvalue: Any, k: int) -> np.ndarray:
         """By how much a mode grows or shrinks per step, were step `k` repeated without end.
