@@ -90,7 +90,7 @@ class InfiniteConvolutional(InfiniteNetwork):
             found = expectations_of(self.activation, variance)
             variances.append(variance)
             expectations.append(found)
-            variance = found(Pair(variance, variance, variance, jnp.ones(variance.shape, bool)))[0]
+            variance = found.square(variance)
         made = tuple(expectations)
         if self.average:
             # But the mean over places does depend on that.

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PyTree
 from .._checks import check_instance, check_positive_integer
 from .._trees import tree_dtype, tree_size
 from ..objective import Objective
+from ._blocks import blocks
 from ._layer_factors import factor_size, is_layered, layer_factors
 
 Outputs = Literal["all", "each", "mean"]
@@ -89,9 +90,9 @@ class EmpiricalKernel(eqx.Module):
         }[outputs]
         turned = {"all": (2, 3, 0, 1), "each": (0, 2, 1), "mean": (1, 0)}[outputs]
         square = self.rows is self.columns
-        for i in _blocks(n, size):
+        for i in blocks(n, size):
             first = factors(self.params, self.rows, self.rows.inputs[i])
-            for j in _blocks(m, size):
+            for j in blocks(m, size):
                 if square and j.start < i.start:
                     continue
                 same = square and i == j
@@ -211,7 +212,3 @@ def contracted(first, second, outputs):
             product = product * inner
         total = total + product
     return total / first[0][0].shape[1] if outputs == "mean" else total
-
-
-def _blocks(count: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]

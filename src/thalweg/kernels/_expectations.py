@@ -47,3 +47,8 @@ class Expectations(eqx.Module):
     @abc.abstractmethod
     def __call__(self, pair: Pair) -> tuple[Matrix, Matrix]:
         """`E[s(u) s(v)]` and `E[s'(u) s'(v)]`."""
+
+    def square(self, variance: Matrix) -> Matrix:
+        """`E[s(u)^2]`."""
+        same = jnp.ones(variance.shape, bool)
+        return self(Pair(variance, variance, variance, same))[0]

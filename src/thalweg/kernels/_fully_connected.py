@@ -49,7 +49,7 @@ class InfiniteFullyConnected(InfiniteNetwork):
             found = expectations_of(self.activation, variance)
             variances.append(variance)
             expectations.append(found)
-            variance = found(Pair(variance, variance, variance, jnp.ones(variance.shape, bool)))[0]
+            variance = found.square(variance)
         return Widest(tuple(variances), tuple(expectations))
 
     def between(self, x, y, p, q, expectations, same):

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from .._checks import check_positive, check_positive_integer
 from ..networks import Activation
 from ..networks._activations import erf, gelu
+from ._blocks import blocks
 from ._closed_forms import Erf, Gelu, Homogeneous
 from ._expectations import Expectations, Pair
 from ._hermite import Hermite
@@ -110,8 +111,8 @@ class InfiniteNetwork(eqx.Module):
         rows, columns = len(both[0]), len(both[-1])
         shift = 0 if others is None else rows
         results = np.empty((2, rows, columns), inputs.dtype)
-        for i in _blocks(rows, size):
-            for j in _blocks(columns, size):
+        for i in blocks(rows, size):
+            for j in blocks(columns, size):
                 if others is None and j.start < i.start:
                     continue
                 same = others is None and i == j
@@ -171,10 +172,6 @@ def _own_variances(network, inputs, widest):
         return network.between(x, x, v, v, widest.expectations, True).covariance[0, 0]
 
     return jax.lax.map(one, (inputs, *widest.variances))
-
-
-def _blocks(count: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def expectations_of(activation: Activation, variances: Array) -> Expectations:

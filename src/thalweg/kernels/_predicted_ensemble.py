@@ -101,7 +101,6 @@ def _exact(clock, objective, network, nngp, found: Modes, inputs):
         others=others,
         variance=widened(variance, mean),
         others_variance=widened(spread, others),
-        error=None,
         modes=found,
         status=clock.status(np.asarray(found.stacked) / objective.samples),
         dynamics=clock.dynamics,

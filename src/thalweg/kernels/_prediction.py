@@ -38,12 +38,12 @@ class Prediction(eqx.Module):
     outputs: Float[Array, "saves samples ..."]
     loss: Float[Array, "saves"]
     others: Float[Array, "saves others ..."] | None
-    variance: Float[Array, "saves samples ..."] | None
-    others_variance: Float[Array, "saves others ..."] | None
-    error: Float[Array, "saves"] | None
     modes: Modes
     status: Status = eqx.field(static=True)
     dynamics: Any
+    variance: Float[Array, "saves samples ..."] | None = None
+    others_variance: Float[Array, "saves others ..."] | None = None
+    error: Float[Array, "saves"] | None = None
 
     @property
     def curvatures(self) -> Float[Array, "*kernels modes"]:
@@ -135,7 +135,7 @@ def check_linear(dynamics: Any) -> None:
         return
     hessian = jnp.asarray([[1.0, 0.3], [0.3, 0.2]])
 
-    def end(x):
+    def end(hessian, x):
         def body(k, carry):
             x, state = carry
             return dynamics.update(k, x, state, lambda p: hessian @ p)
@@ -143,17 +143,13 @@ def check_linear(dynamics: Any) -> None:
         return jax.lax.fori_loop(0, 5, body, (x, dynamics.init(x)))[0]
 
     first, second = jnp.asarray([1.0, 0.0]), jnp.asarray([0.0, 1.0])
-    turned = jnp.asarray([[math.cos(1), -math.sin(1)], [math.sin(1), math.cos(1)]])
-    apart = jnp.max(jnp.abs(end(2 * first - 3 * second) - 2 * end(first) + 3 * end(second)))
-
-    def end_turned(x):
-        def body(k, carry):
-            x, state = carry
-            return dynamics.update(k, x, state, lambda p: turned @ hessian @ turned.T @ p)
-
-        return jax.lax.fori_loop(0, 5, body, (x, dynamics.init(x)))[0]
-
-    apart = jnp.maximum(apart, jnp.max(jnp.abs(turned @ end(first) - end_turned(turned @ first))))
+    summed = 2 * end(hessian, first) - 3 * end(hessian, second)
+    turn = jnp.asarray([[math.cos(1), -math.sin(1)], [math.sin(1), math.cos(1)]])
+    turned = end(turn @ hessian @ turn.T, turn @ first)
+    apart = jnp.maximum(
+        jnp.max(jnp.abs(end(hessian, 2 * first - 3 * second) - summed)),
+        jnp.max(jnp.abs(turn @ end(hessian, first) - turned)),
+    )
     if not float(apart) < 1e-3:
         raise ValueError(
             f"dynamics: the steps of {dynamics.name} are not linear in the gradient, or depend on"
