@@ -54,6 +54,8 @@ def test_init_then_a_mistake(tmp_path):
         (("rum",), "rum"),
         (("reproduce", "elkabetz", "--data", "."), "did you mean 'elkabetz-cohen-2021'?"),
         (("reproduce", "elkabetz-cohen-2021", "--data", "nowhere"), "there is no folder nowhere"),
+        (("reproduce", "bu-xu-chen-2021", "--data", "nowhere"), "there is no folder nowhere"),
+        (("reproduce", "--data", "."), "paper: name one first (valid: elkabetz-cohen-2021, "),
     ],
 )
 def test_mistakes_end_with_one_message(arguments, message, tmp_path):

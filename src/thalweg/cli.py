@@ -14,6 +14,9 @@ from typing import Annotated
 import cyclopts
 from cyclopts import Parameter
 
+from ._console import Quiet, complain, progress, tell, with_jax
+from ._reproduce import app as papers
+
 app = cyclopts.App(
     name="thalweg",
     help="A laboratory for the optimisation dynamics of neural networks.",
@@ -21,9 +24,7 @@ app = cyclopts.App(
     help_format="plaintext",
 )
 
-Quiet = Annotated[bool, Parameter(name="--quiet", negative="")]
-# Several values after one name.
-Several = Parameter(consume_multiple=True, negative="")
+app.command(papers)
 
 
 @app.command
@@ -49,11 +50,11 @@ def run(
 
     declaration = load_spec(study or _embedded())
     directory = out or _fresh_directory(declaration.spec.study.name)
-    _with_jax()
+    with_jax()
     from .study import run_declared
 
     try:
-        _finish(run_declared(declaration, directory, _progress(quiet)))
+        _finish(run_declared(declaration, directory, progress(quiet)))
     except KeyboardInterrupt:
         _interrupted(directory)
 
@@ -69,11 +70,11 @@ def resume(directory: Path, /, *, quiet: Quiet = False) -> None:
     quiet
         No progress, only the verdict.
     """
-    _with_jax()
+    with_jax()
     from .study import resume as go_on
 
     try:
-        _finish(go_on(directory, _progress(quiet)))
+        _finish(go_on(directory, progress(quiet)))
     except KeyboardInterrupt:
         _interrupted(directory)
 
@@ -113,63 +114,6 @@ def init(file: Path = Path("study.toml"), /) -> None:
     print(f"wrote {file}; carry it out with: thalweg run {file}")
 
 
-@app.command
-def reproduce(
-    paper: str,
-    /,
-    *,
-    data: Annotated[Path, Parameter(name="--data")],
-    networks: Annotated[list[str] | None, Several] = None,
-    ratios: Annotated[list[float] | None, Several] = None,
-    precisions: Annotated[list[str] | None, Several] = None,
-    seed: int = 1,
-    out: Annotated[Path | None, Parameter(name="--out")] = None,
-    quiet: Quiet = False,
-) -> None:
-    """Carry out the experiments of a paper; the same command again goes on with them.
-
-    Parameters
-    ----------
-    paper
-        elkabetz-cohen-2021: gradient descent beside smaller steps and beside the flow.
-    data
-        A folder with MNIST's training images in IDX format.
-    networks
-        Of linear, relu, strided, pooled; by default all, which takes most of a day on two cores.
-    ratios
-        The divisors of the step size, by default 2 5 10 20.
-    precisions
-        Of float64, float32; by default both.
-    seed
-        For the networks' starts.
-    out
-        The directory for the results; by default one of the paper's name below thalweg-runs.
-    quiet
-        No progress, only what was found.
-    """
-    from ._names import look_up
-
-    look_up(paper, {"elkabetz-cohen-2021": None}, "paper")
-    directory = out or Path("thalweg-runs") / paper
-    _with_jax()
-    from .papers import elkabetz_cohen_2021 as experiment
-
-    try:
-        page, found = experiment.reproduce(
-            data,
-            directory,
-            networks=networks or tuple(experiment.NETWORKS),
-            ratios=ratios or experiment.RATIOS,
-            precisions=precisions or experiment.PRECISIONS,
-            seed=seed,
-            progress=_progress(quiet),
-        )
-    except KeyboardInterrupt:
-        _complain("interrupted; the same command goes on from here.")
-        sys.exit(130)
-    _tell("What was found", [sentence.as_dict() for sentence in found], page)
-
-
 def main() -> None:
     """Run the command line; mistakes end with one message and exit status 2."""
     try:
@@ -177,34 +121,13 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except (ValueError, TypeError, OSError) as error:
-        _complain(str(error))
+        complain(str(error))
         sys.exit(2)
 
 
-def _complain(message: str) -> None:
-    from rich.console import Console
-
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print("[bold red]error:[/]", end=" ")
-    console.print(message, markup=False)
-
-
 def _interrupted(directory: Path) -> None:
-    _complain(f"interrupted; go on with: thalweg resume {directory}")
+    complain(f"interrupted; go on with: thalweg resume {directory}")
     sys.exit(130)
-
-
-def _with_jax() -> None:
-    """Import JAX in the precision that studies are made for."""
-    import jax
-
-    jax.config.update("jax_enable_x64", True)
-
-
-def _progress(quiet: bool):
-    from .study.progress import Silent, for_stream
-
-    return Silent() if quiet else for_stream(sys.stderr)
 
 
 def _embedded() -> Path:
@@ -225,24 +148,7 @@ def _finish(report_path: Path) -> None:
     from .study.store import Store
 
     found = json.loads(Store.open(report_path.parent).attributes["verdict"])
-    _tell("Verdict", found, report_path)
-
-
-def _tell(title: str, found: list[dict], report_path: Path) -> None:
-    """Print sentences with their marks, and where the report is."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    marks = {"good": "[green]✓[/]", "notice": "[cyan]•[/]", "warning": "[yellow]![/]"}
-    sentences = Table.grid(padding=(0, 1))
-    for sentence in found:
-        sentences.add_row(marks[sentence["level"]], Text(sentence["text"]))
-    console = Console(highlight=False)
-    console.print(f"\n[bold]{title}[/]   [dim]✓ holds   • to note   ! to look at[/]")
-    console.print(sentences)
-    console.print()
-    print(f"report: {report_path}")
+    tell("Verdict", found, report_path)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ Source: Novak, Sohl-Dickstein and Schoenholz, Fast finite width neural tangent k
 Conference on Machine Learning (2022), where this is called structured derivatives.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..curvature._chain import chain_of, probes_of, signals
-from ..networks import Convolutional, FullyConnected, apply
+from ..networks import Convolutional, FullyConnected, TwoLayer, apply
 from ..networks._layers import Dense
 from ..objective import Objective
 
@@ -34,11 +35,15 @@ class Factor(NamedTuple):
 
 def is_layered(objective: Objective, params: Any) -> bool:
     """Whether a landscape's network has such factors."""
-    return objective.predict is apply and isinstance(params, FullyConnected | Convolutional)
+    return objective.predict is apply and isinstance(
+        params, FullyConnected | Convolutional | TwoLayer
+    )
 
 
 def layer_factors(network: Any, inputs: Float[Array, "samples ..."]) -> list[Factor]:
     """Of every layer, for a block of samples."""
+    if isinstance(network, TwoLayer):
+        return [jax.vmap(lambda x: _trained(network, x))(inputs)]
 
     def of_sample(x):
         probes = probes_of(network, x)
@@ -62,6 +67,16 @@ def layer_factors(network: Any, inputs: Float[Array, "samples ..."]) -> list[Fac
         return factors
 
     return jax.vmap(of_sample)(inputs)
+
+
+def _trained(network: TwoLayer, x: Array) -> Factor:
+    """Of the one layer that is trained, units of both signs in a row."""
+    row = x.reshape(-1)
+    active = [
+        (weight @ row > 0).astype(row.dtype) for weight in (network.positive, network.negative)
+    ]
+    back = jnp.concatenate([active[0], -active[1]]) / math.sqrt(network.width)
+    return Factor(back[None], row)
 
 
 def _shared(layer, into, back):

@@ -69,12 +69,16 @@ def rate(trajectory: Trajectory, *, floor: float = 0.0, start: float | None = No
     """
     check_instance(trajectory, Trajectory, "trajectory", "a Trajectory")
     check_number(floor, "floor")
-    times = np.asarray(trajectory.times, float)
-    excess = np.asarray(trajectory.loss, float) - floor
     if start is not None:
         check_number(start, "start")
+    return rate_of(np.asarray(trajectory.times), np.asarray(trajectory.loss), floor, start)
+
+
+def rate_of(times: np.ndarray, loss: np.ndarray, floor: float, start: float | None) -> Rate:
+    """The same from the losses alone."""
+    times, excess = np.asarray(times, float), np.asarray(loss, float) - floor
     begin = float(times[-1]) / 4 if start is None else float(start)
-    resolution = np.finfo(np.asarray(trajectory.loss).dtype).eps
+    resolution = np.finfo(loss.dtype).eps
     # Below, differences from the floor are rounding.
     least = 1e2 * resolution * (abs(floor) + resolution * abs(float(excess[0])))
     envelope = np.maximum.accumulate(excess[::-1])[::-1]

@@ -1,35 +1,27 @@
 """Carrying a study out, stage by stage, from its beginning or from where it was."""
 
-import hashlib
 import json
-import platform
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 
 from .._trees import tree_size
 from ..flows import Integration
 from ..optimizers import ClassicalOptimizer, Descent
-from ..trajectory import Resumable, Snapshot
 from ._closeness_stages import carry_out_certificate, carry_out_comparison, planned_laws
 from ._curvature_stage import carry_out_curvature, curvature_paths
 from ._errors import SpecError, StoreError
 from ._kernel_stage import carry_out_kernel
+from ._provenance import digest, provenance
+from ._run_stage import carry_out_run
 from .build import Plan, PlannedFlow, PlannedRun, build
 from .declare import Declaration, load_spec, parse_spec
 from .numbers import described
 from .progress import Progress, Silent
 from .store import Lock, Store
 from .verdict import verdict
-
-_PACKAGES = ("thalweg", "jax", "jaxlib", "diffrax", "equinox", "numpy", "scipy", "zarr", "xarray")
 
 
 def run_study(spec: str | Path, directory: str | Path, progress: Progress | None = None) -> Path:
@@ -69,8 +61,8 @@ def resume(directory: str | Path, progress: Progress | None = None) -> Path:
     except SpecError as error:
         raise SpecError(f"this version cannot read it ({error})", str(directory)) from error
     plan = build(declaration)
-    for name, digest in _fingerprints(plan).items():
-        if store.attributes[name] != digest:
+    for name, found in _fingerprints(plan).items():
+        if store.attributes[name] != found:
             raise StoreError(
                 f"the {name.removesuffix('_digest').replace('_', ' ')} are not those that the"
                 " study began with, so that it cannot go on to the same numbers.",
@@ -104,19 +96,18 @@ def _carry_out(plan: Plan, store: Store, progress: Progress) -> Path:
             max_steps=plan.spec.flow.max_steps,
         )
         attributes = {"position": position, **_flow_attributes(flow, run)}
-        _stage(store, progress, path, flow.flow.name, run, {}, attributes)
+        carry_out_run(store, progress, path, flow.flow.name, run, attributes)
     for position, planned in enumerate(plan.runs):
         path = f"optimizers/{planned.name}"
         descent = Descent(
             planned.optimizer, plan.objective, plan.params, save_steps=planned.save_steps
         )
         attributes = {"position": position, **_run_attributes(planned)}
-        coordinates = {"step": planned.save_steps}
-        _stage(store, progress, path, planned.name, descent, coordinates, attributes)
+        carry_out_run(store, progress, path, planned.name, descent, attributes)
     for position, (name, law) in enumerate(planned_laws(plan).items()):
         attributes = {"position": position, "optimizer": name}
         title = f"predicted distance, {name}"
-        _stage(store, progress, f"laws/{name}", title, law, {}, attributes)
+        carry_out_run(store, progress, f"laws/{name}", title, law, attributes)
     for planned in plan.runs:
         carry_out_certificate(plan, planned, store, progress)
         carry_out_comparison(plan, planned, store)
@@ -130,80 +121,13 @@ def _carry_out(plan: Plan, store: Store, progress: Progress) -> Path:
     return write_report(store.directory)
 
 
-def _stage(
-    store: Store,
-    progress: Progress,
-    path: str,
-    title: str,
-    run: Resumable,
-    coordinates: Mapping[str, np.ndarray],
-    attributes: Mapping[str, Any],
-) -> None:
-    """Bring one resumable run to its end, writing every saved time."""
-    if store.complete(path):
-        return
-    initial = run.initial()
-    params_of_rows = tree_size(run.params)
-    columns: dict[str, tuple] = {"loss": (), "params": (("parameter", params_of_rows),)}
-    if isinstance(run, Integration):
-        columns["error"] = ()
-    dtype = str(jnp.result_type(*jax.tree.leaves(run.params)))
-    store.allocate(path, {"time": run.times, **coordinates}, columns, dtype, attributes)
-    state, index = store.load_checkpoint(path, initial) or (initial, 0)
-    store.check(path)
-    with progress.stage(title, len(run.times)) as bar:
-        bar.at(index)
-        while not run.finished(state):
-            state, snapshot = run.advance(state)
-            row = {"loss": snapshot.loss, "params": ravel_pytree(snapshot.params)[0]}
-            if snapshot.error is not None:
-                row["error"] = snapshot.error
-            if not snapshot.status.ok:
-                # The row where it ended stands at the time where it ended.
-                row["time"] = snapshot.time
-                if snapshot.step is not None:
-                    row["step"] = snapshot.step
-            index -= snapshot.repeats
-            store.write_row(path, index, row)
-            index += 1
-            store.annotate(path, _ending(snapshot, index))
-            store.save_checkpoint(path, state, index)
-            bar.at(index)
-    store.annotate(path, {"complete": True})
-
-
-def _ending(snapshot: Snapshot, rows: int) -> dict[str, Any]:
-    status, stats = snapshot.status, snapshot.stats
-    return {
-        "rows": rows,
-        "status_kind": status.kind,
-        "status_message": status.message,
-        "status_time": status.time,
-        "status_step": status.step,
-        "gradients": stats.gradients,
-        "error_gradients": stats.error_gradients,
-        "steps": stats.steps,
-        "rejected": stats.rejected,
-        "solver": stats.solver,
-    }
-
-
 def _fingerprints(plan: Plan) -> dict[str, str]:
     """Digests of what a study starts from, by which it is known again."""
     objective = plan.objective
     return {
-        "data_digest": _digest(objective.inputs, objective.targets),
-        "initial_parameters_digest": _digest(*jax.tree.leaves(plan.params)),
+        "data_digest": digest(objective.inputs, objective.targets),
+        "initial_parameters_digest": digest(*jax.tree.leaves(plan.params)),
     }
-
-
-def _digest(*arrays: Any) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        array = np.ascontiguousarray(array)
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
 
 
 def _attributes(plan: Plan, declaration: Declaration) -> dict[str, Any]:
@@ -219,11 +143,6 @@ def _attributes(plan: Plan, declaration: Declaration) -> dict[str, Any]:
         "folder": str(declaration.folder),
         "seed": spec.study.seed,
         "dtype": spec.study.dtype,
-        "versions": json.dumps(
-            {"python": platform.python_version(), **{p: version(p) for p in _PACKAGES}}
-        ),
-        "machine": f"{platform.machine()}, {jax.default_backend()}",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "samples": plan.objective.samples,
         "data": plan.dataset.name,
         "parameters": tree_size(plan.params),
@@ -231,6 +150,7 @@ def _attributes(plan: Plan, declaration: Declaration) -> dict[str, Any]:
         "parameter_layout": json.dumps(layout),
         "rtol": spec.rtol,
         "atol": spec.flow.atol if spec.flow.atol is not None else spec.rtol / 100,
+        **provenance(),
         **_fingerprints(plan),
     }
 

@@ -292,6 +292,11 @@ class Store:
             raise StoreError(f"damaged: the checkpoint of {path}.", self.directory)
         return _from_bytes(data, template), int(self.attribute(where, "index"))
 
+    def discard_checkpoint(self, path: str) -> None:
+        """Remove the state of a run that is complete, and will not be gone on with."""
+        if f"checkpoints/{path}" in self.root:
+            del self.root[f"checkpoints/{path}"]
+
 
 class Lock:
     """Keeps a second process from writing to the same directory; a dead process's lock is void."""

@@ -70,7 +70,7 @@ class Chart:
 
     def description(self) -> str:
         """What the chart shows, for those who cannot see it."""
-        names = ", ".join(line.label for line in self.lines)
+        names = ", ".join(line.label for line in self.lines if line.label)
         return f"{self.title}: {self.y_label} against {self.x_label}. Lines: {names}."
 
     def _axes(self) -> tuple[Axis, Axis]:

@@ -47,8 +47,8 @@ def written(html: str, path: Path) -> Path:
 
 
 def drawn(chart: Chart) -> dict[str, Any]:
-    """A chart with its legend; `empty` when there is nothing to draw."""
-    legend = [(line.label, line.colour, line.quiet) for line in chart.lines]
+    """A chart with its legend, of lines with a label; `empty` when there is nothing to draw."""
+    legend = [(line.label, line.colour, line.quiet) for line in chart.lines if line.label]
     empty = not any(line.y for line in chart.lines)
     return {
         "title": chart.title,

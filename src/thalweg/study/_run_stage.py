@@ -1,0 +1,101 @@
+"""Bringing one flow or one optimizer's run to its end, saved time by saved time."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from .._trees import tree_size
+from ..flows import Integration
+from ..optimizers import Descent
+from ..trajectory import Resumable, Snapshot
+from .progress import Progress
+from .store import Store
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a row keeps of a saved time.
+
+    `value` of a snapshot has the shape of `dimensions`, `(name, size)` pairs.
+    """
+
+    value: Callable[[Snapshot], Any]
+    dimensions: tuple[tuple[str, int], ...] = ()
+
+
+LOSS = Column(lambda snapshot: snapshot.loss)
+_ERROR = Column(lambda snapshot: snapshot.error)
+
+
+def everything(run: Resumable) -> dict[str, Column]:
+    """Loss and parameters, and the error of a flow."""
+    parameters = Column(
+        lambda snapshot: ravel_pytree(snapshot.params)[0],
+        (("parameter", tree_size(run.params)),),
+    )
+    columns = {"loss": LOSS, "params": parameters}
+    return columns | {"error": _ERROR} if isinstance(run, Integration) else columns
+
+
+def carry_out_run(
+    store: Store,
+    progress: Progress,
+    path: str,
+    title: str,
+    run: Resumable,
+    attributes: Mapping[str, Any],
+    columns: Mapping[str, Column] | None = None,
+) -> None:
+    """Bring one resumable run to its end, writing every saved time.
+
+    `columns`: what to keep, `everything` by default.
+    """
+    if store.complete(path):
+        return
+    columns = everything(run) if columns is None else columns
+    initial = run.initial()
+    coordinates = {"time": run.times}
+    if isinstance(run, Descent):
+        coordinates["step"] = run.save_steps
+    dtype = str(jnp.result_type(*jax.tree.leaves(run.params)))
+    dimensions = {name: column.dimensions for name, column in columns.items()}
+    store.allocate(path, coordinates, dimensions, dtype, attributes)
+    state, index = store.load_checkpoint(path, initial) or (initial, 0)
+    store.check(path)
+    with progress.stage(title, len(run.times)) as bar:
+        bar.at(index)
+        while not run.finished(state):
+            state, snapshot = run.advance(state)
+            row = {name: column.value(snapshot) for name, column in columns.items()}
+            if not snapshot.status.ok:
+                # The row where it ended stands at the time where it ended.
+                row["time"] = snapshot.time
+                if snapshot.step is not None:
+                    row["step"] = snapshot.step
+            index -= snapshot.repeats
+            store.write_row(path, index, row)
+            index += 1
+            store.annotate(path, _ending(snapshot, index))
+            store.save_checkpoint(path, state, index)
+            bar.at(index)
+    store.annotate(path, {"complete": True})
+
+
+def _ending(snapshot: Snapshot, rows: int) -> dict[str, Any]:
+    status, stats = snapshot.status, snapshot.stats
+    return {
+        "rows": rows,
+        "status_kind": status.kind,
+        "status_message": status.message,
+        "status_time": status.time,
+        "status_step": status.step,
+        "gradients": stats.gradients,
+        "error_gradients": stats.error_gradients,
+        "steps": stats.steps,
+        "rejected": stats.rejected,
+        "solver": stats.solver,
+    }
