@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 import thalweg as tw
 from tests.test_real_kernels import dense_jacobian
 
-from .oracles import wide
+from .oracles import frozen, wide
 
 ETA = 0.15
 RNG = np.random.default_rng(0)
@@ -78,6 +78,44 @@ def test_flows_of_the_linearised_network(flow):
     outputs = jax.vmap(objective.predictions)(run.params)
     np.testing.assert_allclose(predicted.outputs, outputs, atol=1e-6)
     assert predicted.steps is None
+
+
+def frozen_problem():
+    """The kernel over the number of samples, and the prediction error at the start."""
+    jacobian = dense_jacobian(OBJECTIVE, NETWORK, INPUTS).reshape(12, -1)
+    start = np.asarray(tw.networks.apply(NETWORK, INPUTS)) - TARGETS
+    return jacobian @ jacobian.T / 6, start
+
+
+@pytest.mark.parametrize(
+    ("flow", "exact"),
+    [
+        (tw.GradientFlow(), frozen.gradient_flow),
+        (tw.HeavyBallFlow(0.1), lambda h, x, t: frozen.heavy_ball_flow(h, x, 0.1, t)),
+        (tw.HeavyBallFlow(9.0), lambda h, x, t: frozen.heavy_ball_flow(h, x, 9.0, t)),
+        (tw.NesterovFlow(2.0), lambda h, x, t: frozen.nesterov_flow(h, x, 2.0, t)),
+        (tw.NesterovFlow(3.0), lambda h, x, t: frozen.nesterov_flow(h, x, 3.0, t)),
+        (tw.NesterovFlow(6.5), lambda h, x, t: frozen.nesterov_flow(h, x, 6.5, t)),
+    ],
+    ids=lambda x: str(x) if isinstance(x, tw.Flow) else "",
+)
+def test_flows_of_a_frozen_kernel_against_mpmath(flow, exact):
+    h, start = frozen_problem()
+    times = [0.0, 1e-3, 0.7, 5.0, 40.0]
+    predicted = tw.predicted_run(flow, OBJECTIVE, NETWORK, times)
+    expected = np.array([start.ravel(), *(exact(h, start, t) for t in times[1:])])
+    found = np.asarray(predicted.outputs - TARGETS).reshape(len(times), -1)
+    np.testing.assert_allclose(found, expected, atol=1e-10)
+
+
+@pytest.mark.parametrize(("optimizer", "step"), BY_HAND, ids=lambda x: getattr(x, "name", ""))
+def test_optimizers_of_a_frozen_kernel_against_mpmath(optimizer, step):
+    h, start = frozen_problem()
+    at = np.array([0, 1, 2, 30, 200])
+    predicted = tw.predicted_run(optimizer, OBJECTIVE, NETWORK, at)
+    expected = frozen.steps(h, start, step, 200)[at]
+    found = np.asarray(predicted.outputs - TARGETS).reshape(len(at), -1)
+    np.testing.assert_allclose(found, expected, atol=1e-10)
 
 
 @pytest.mark.parametrize("outputs", ["all", "each", "mean"])

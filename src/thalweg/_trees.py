@@ -87,3 +87,12 @@ def check_params(params: PyTree[Array], field: str = "params") -> None:
             )
         if not isinstance(leaf, Tracer) and not np.isfinite(np.asarray(leaf)).all():
             raise ValueError(f"{name}: contains NaN or infinity.")
+
+
+def tree_strong(tree: PyTree[Array]) -> PyTree[Array]:
+    """Numbers with types of their own, where JAX took them from Python's (weak types).
+
+    A state that starts with weak types and comes back with strong ones is a new one to the
+    compiler, which makes everything twice.
+    """
+    return jax.tree.map(lambda a: jax.lax.convert_element_type(a, a.dtype), tree)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._trees import tree_all_finite, tree_dtype, tree_norm
+from .._trees import tree_all_finite, tree_dtype, tree_norm, tree_strong
 from ..objective import Objective
 from ..solvers import AveragedMidpoint, StabilisedSolver
 from ._base import Flow
@@ -207,7 +207,7 @@ def _start(march, objective, t, y, h):
     dense_info = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes[2])
     none = jnp.asarray(0)
     cost = initial_evaluations(solver) + (2 if h is None else 0)
-    return MarchState(
+    state = MarchState(
         t=t,
         t_rest=zero,
         h=h_first,
@@ -222,6 +222,7 @@ def _start(march, objective, t, y, h):
         unsuited=none,
         stalled=jnp.asarray(False),
     )
+    return tree_strong(state)
 
 
 @eqx.filter_jit

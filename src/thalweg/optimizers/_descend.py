@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._checks import check_positive_integer
-from .._trees import check_params, tree_all_finite
+from .._trees import check_params, tree_all_finite, tree_strong
 from ..objective import Objective
 from ..trajectory import Snapshot, Stats, Status, Trajectory, follow
 from ._base import Optimizer
@@ -55,14 +55,16 @@ class Descent:
     def initial(self) -> DescentState:
         """The state at step 0."""
         loss = _value(self.objective, self.params)
-        return DescentState(
-            index=jnp.asarray(0),
-            k=jnp.asarray(0),
+        none = jnp.asarray(0)
+        state = DescentState(
+            index=none,
+            k=none,
             params=self.params,
             optimizer_state=jax.tree.map(jnp.asarray, self.dynamics.init(self.params)),
             ceiling=_DIVERGED * jnp.maximum(jnp.abs(loss), 1),
             diverged=jnp.asarray(False),
         )
+        return tree_strong(state)
 
     def finished(self, state: DescentState) -> bool:
         """Whether all saved steps were made or the run diverged."""

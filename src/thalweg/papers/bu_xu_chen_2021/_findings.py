@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from ...kernels import Rate
 from ...study.numbers import percent, significant, with_error
 from ...study.verdict import Sentence
 from ._curves import Curve, Group
@@ -31,7 +32,7 @@ def findings(groups: list[Group]) -> list[Sentence]:
 
 
 def _title(group: Group) -> str:
-    return f"{group.setting.name}, {group.title}"
+    return f"{group.title}, {group.setting.name} setting"
 
 
 def _against_published(group: Group) -> Sentence | None:
@@ -157,16 +158,17 @@ def _laws(group: Group) -> list[Sentence]:
     """What the losses of each method did, and what theory has for it."""
     if group.by_width:
         return []
-    parts = []
-    for curve in group.curves:
-        found = curve.rate
-        law = {"linear": "exp(−{} t)", "sublinear": "t^−{}"}.get(found.kind)
-        said = found.kind if found.kind != "neither" else "neither linear nor sublinear"
-        if law:
-            said += f", {law.format(with_error(found.exponent, found.uncertainty))}"
-        parts.append(f"{curve.run.method.label}: {said}")
+    parts = [f"{curve.run.method.label}: {law(curve.rate)}" for curve in group.curves]
     text = f"{_title(group)}: as measured from the losses, {'; '.join(parts)}."
     return [Sentence(text, "notice", {}), *_ends_of_the_law(group)]
+
+
+def law(rate: Rate) -> str:
+    """The law that losses followed, with the uncertainty of its exponent."""
+    if rate.kind == "neither":
+        return "neither linear nor sublinear"
+    exponent = with_error(rate.exponent, rate.uncertainty)
+    return f"exp(−({exponent}) t)" if rate.kind == "linear" else f"t^−({exponent})"
 
 
 def _ends_of_the_law(group: Group) -> list[Sentence]:

@@ -9,6 +9,7 @@ from ...study.numbers import percent, significant
 from ...study.report import Chart, Line, Table, drawn, page, written
 from ...study.verdict import Sentence
 from ._curves import Curve, Group
+from ._findings import law
 from ._published import AT
 
 _MARKS = {"good": "holds", "notice": "note", "warning": "look"}
@@ -156,11 +157,25 @@ def _rates(group: Group) -> Table:
 def _rate_row(curve: Curve) -> list[str]:
     row = [
         curve.run.method.label,
-        str(curve.rate),
-        str(curve.predicted_rate),
+        law(curve.rate),
+        _in_the_long_run(curve),
         percent(float(curve.drift[-1])),
     ]
     return [*row, *(percent(gap) for gap in curve.gap.values())] if "limit" in curve.gap else row
+
+
+def _in_the_long_run(curve: Curve) -> str:
+    """What theory has for the losses, for as long as the kernel stays what it is."""
+    found = curve.predicted_rate
+    if found.kind == "diverges":
+        return "diverges"
+    exponential, power = f"exp(−{significant(found.exponent)} t)", f"t^−{significant(found.power)}"
+    if found.kind == "sublinear":
+        return power
+    if found.power == 0:
+        return exponential
+    epochs = found.crossover / curve.optimizer.time_per_step
+    return f"{power} to epoch {significant(epochs)}, then {exponential}"
 
 
 def _number(value: float | None) -> str:
