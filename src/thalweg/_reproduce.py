@@ -44,7 +44,7 @@ def elkabetz_cohen_2021(
     data
         A folder with MNIST's training images in IDX format.
     networks
-        Of linear, relu, strided, pooled; by default all, which takes most of a day on two cores.
+        Of linear, relu, strided, pooled; by default all; the last two take days on two cores.
     ratios
         The divisors of the step size, by default 2 5 10 20.
     precisions
