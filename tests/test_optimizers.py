@@ -243,6 +243,7 @@ def test_float32_stays_float32():
         objective.targets.astype(jnp.float32),
     )
     start = jax.tree.map(lambda p: p.astype(jnp.float32), params)
-    for optimizer in (tw.GradientDescent(0.1), tw.HeavyBall(0.1, 0.9), tw.Nesterov(0.1)):
+    momentum = tw.HeavyBall(0.1, 0.9), tw.Nesterov(0.1), tw.Nesterov(0.1, 3)
+    for optimizer in (tw.GradientDescent(0.1), *momentum):
         run = tw.descend(optimizer, single, start, 5)
         assert all(p.dtype == jnp.float32 for p in run.params)

@@ -186,3 +186,24 @@ def test_bad_requests():
         tw.predicted_rate(tw.GradientFlow(), [np.nan])
     with pytest.raises(TypeError, match="Trajectory"):
         tw.rate([1.0, 0.5])
+
+
+def test_what_is_no_spectrum():
+    kernel = np.diag([1.0, 2.0, 4.0])
+    by_modes = tw.predicted_rate(tw.GradientDescent(0.1), tw.kernels.modes(3 * kernel))
+    by_row = tw.predicted_rate(tw.GradientDescent(0.1), [1.0, 2.0, 4.0])
+    assert str(by_modes) == str(by_row)
+    with pytest.raises(ValueError, match=r"modes\(matrix\)"):
+        tw.predicted_rate(tw.GradientDescent(0.1), kernel)
+    with pytest.raises(ValueError, match="below zero"):
+        tw.predicted_rate(tw.GradientDescent(0.1), [-1.0, 1.0])
+    assert tw.predicted_rate(tw.GradientDescent(0.1), [-1e-12, 1.0]).still == 1
+    with pytest.raises(TypeError, match="GradientFlow"):
+        tw.kernels.best_heavy_ball(tw.GradientFlow())
+    with pytest.raises(TypeError, match="tangent"):
+        tw.kernels.modes(tw.kernels.fully_connected(2)(np.ones((2, 3))))
+
+
+def test_shapes_that_do_not_broadcast():
+    with pytest.raises(ValueError, match="do not broadcast"):
+        tw.Nesterov(0.5).response(np.ones(4), np.arange(3))

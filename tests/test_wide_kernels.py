@@ -164,7 +164,7 @@ def test_which_layers_are_trained():
 def test_blocks_change_nothing(dtype):
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(23, 4)).astype(dtype)
-    network = tw.kernels.fully_connected(3, weight_std=1.4, bias_std=0.1)
+    network = tw.kernels.fully_connected(3, activation="relu", weight_std=1.4, bias_std=0.1)
     whole, pieces = network(inputs), network(inputs, memory=8 * 4 * 36)
     assert whole.tangent.dtype == dtype
     for a, b in zip(whole[:2], pieces[:2], strict=True):
@@ -183,7 +183,7 @@ def test_repeated_and_parallel_samples(dtype):
     """A singular kernel is told from one that is nearly so."""
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(6, 50)).astype(dtype)
-    network = tw.kernels.fully_connected(3)
+    network = tw.kernels.fully_connected(3, activation="relu", bias_std=0.0)
     assert np.isfinite(tw.kernels.modes(network(inputs).tangent).condition)
     for factor in (1.0, 3.0):
         more = np.concatenate([inputs, factor * inputs[:1]])
@@ -235,3 +235,32 @@ def test_a_width_that_suffices():
         tw.kernels.sufficient_width(2 * inputs, targets)
     with pytest.raises(ValueError, match="expected shape"):
         tw.kernels.sufficient_width(inputs, targets[:3])
+
+
+def test_defaults_are_those_of_real_networks():
+    """As the parametrisation that has a limit comes without arguments."""
+    inputs = np.random.default_rng(0).normal(size=(4, 5))
+    limit = tw.kernels.fully_connected(3)(inputs).tangent
+
+    def drawn(width):
+        kernels = []
+        for seed in range(6):
+            network = tw.networks.fully_connected(
+                [5, width, width, 1], init="tangent_kernel", key=jr.key(seed)
+            )
+            objective = tw.Objective(
+                tw.networks.apply, tw.losses.squared_error, inputs, np.zeros((4, 1))
+            )
+            kernels.append(tw.kernels.empirical(objective, network).matrix("mean"))
+        return np.mean(kernels, axis=0)
+
+    assert np.linalg.norm(drawn(1000) - limit) < 0.03 * np.linalg.norm(limit)
+
+
+def test_too_little_memory_and_a_single_sample():
+    with pytest.raises(ValueError, match="the work on one entry takes"):
+        tw.kernels.convolutional((1, 8, 8), convolutions=1, kernel=3, head="average")(
+            np.ones((2, 1, 8, 8)), memory=1000
+        )
+    with pytest.raises(ValueError, match="one axis of samples and one of features"):
+        tw.kernels.fully_connected(2)(np.ones(5))

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterable
+from types import UnionType
 from typing import Any
 
 import numpy as np
 from jax.core import Tracer
 
 
-def check_instance(value: Any, kind: type, field: str, name: str) -> None:
+def check_instance(value: Any, kind: type | UnionType, field: str, name: str) -> None:
     """Refuse anything but an instance of `kind`, of which `name` speaks, and classes kindly."""
     if isinstance(value, kind):
         return

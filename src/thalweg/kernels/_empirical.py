@@ -40,7 +40,15 @@ class EmpiricalKernel(eqx.Module):
         return jax.eval_shape(self.rows.predictions, self.params).shape
 
     def __matmul__(self, values: Float[Array, "columns ..."]) -> Float[Array, "rows ..."]:
-        """The kernel times values on all columns: two passes over the data, and no matrix."""
+        """The kernel times values on all columns: two passes over the data, and no matrix.
+
+        **Raises:** ValueError for values that have not the shape of predictions.
+        """
+        expected = jax.eval_shape(self.columns.predictions, self.params).shape
+        if np.shape(values) != expected:
+            raise ValueError(
+                f"values: shape {np.shape(values)}; the kernel acts on predictions, {expected}."
+            )
         return _product(self, values)
 
     @property
@@ -121,10 +129,11 @@ class EmpiricalKernel(eqx.Module):
             return itemsize * (_ALIVE * size * numbers + 4 * size**2 * entries)
 
         if free < needed(1):
+            advice = "" if outputs == "mean" else "; `outputs='mean'` makes the matrix smaller"
             raise ValueError(
-                f"memory: {memory:,} bytes, but the matrix takes {held:,} and the work on one"
-                f" sample {needed(1):,}. The operator (`kernel @ values`) needs neither; `outputs="
-                "'mean'` makes the matrix smaller."
+                f"memory: {memory:,} bytes, but it takes {held + needed(1):,} at least, {held:,} of"
+                " them for the matrix, the rest for the work on one sample. The operator (`kernel"
+                f" @ values`) needs neither{advice}."
             )
         size = 1
         most = max(self.rows.samples, self.columns.samples)

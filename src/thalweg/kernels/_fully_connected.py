@@ -32,6 +32,12 @@ class InfiniteFullyConnected(InfiniteNetwork):
 
     def checked(self, inputs, field):
         samples = checked_samples(inputs, field)
+        if samples.ndim < 2:
+            raise ValueError(
+                f"{field}: shape {samples.shape}; expected one axis of samples and one of features"
+                " at least (`[None]` makes a batch of one sample, `[:, None]` features of one"
+                " number)."
+            )
         return samples.reshape(samples.shape[0], -1)
 
     @property
@@ -69,18 +75,19 @@ class InfiniteFullyConnected(InfiniteNetwork):
 def fully_connected(
     depth: int,
     *,
-    activation: str | Activation | Callable[[Array], Array] = "relu",
+    activation: str | Activation | Callable[[Array], Array] = "tanh",
     weight_std: float | Sequence[float] = 1.0,
-    bias_std: float | Sequence[float] = 0.0,
+    bias_std: float | Sequence[float] = 0.1,
     trained: str = "all",
 ) -> InfiniteFullyConnected:
     """An infinitely wide, fully connected network.
 
-        network = tw.kernels.fully_connected(3, activation="relu", weight_std=2**0.5)
+        network = tw.kernels.fully_connected(3, activation="relu", weight_std=2**0.5, bias_std=0.0)
         network(inputs).tangent
 
-    The limit, as hidden widths grow, of `tw.networks.fully_connected(widths, ...)` with
-    `init=tw.networks.TangentKernel(weight_std, bias_std)`.
+    The limit, as hidden widths grow, of `tw.networks.fully_connected(widths, ...)` with as many
+    layers, the same activation, and `init=tw.networks.TangentKernel(weight_std, bias_std)`. The
+    defaults of both agree; `bias_std=0.0` is the limit of `bias=False` as well.
 
     **Arguments:**
 
@@ -89,7 +96,7 @@ def fully_connected(
         "leaky_relu", "erf" and "gelu"; Hermite series for all others, of which `error` tells what
         they cut off.
     - `weight_std`, `bias_std`: of all layers, or one number for each.
-    - `trained`: "all" layers, the "first" or the "last" only.
+    - `trained`: "all" layers, the "first" or the "last" only; the others stay as they are drawn.
 
     **Raises:** ValueError for a depth or standard deviation that is not positive, an unknown
     activation, or rows of the wrong length.
@@ -119,4 +126,7 @@ def two_layer(features: int) -> InfiniteFullyConnected:
         networks", International Conference on Learning Representations (2019).
     """
     check_positive_integer(features, "features")
-    return fully_connected(2, weight_std=(math.sqrt(features), 1.0), trained="first")
+    weight_std = math.sqrt(features), 1.0
+    return fully_connected(
+        2, activation="relu", weight_std=weight_std, bias_std=0.0, trained="first"
+    )

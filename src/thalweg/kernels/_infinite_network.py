@@ -96,7 +96,8 @@ class InfiniteNetwork(eqx.Module):
             which takes half the work and makes exactly symmetric matrices.
         - `memory`: bytes for what is needed beside the result.
 
-        **Raises:** ValueError for inputs that are empty, not finite, or of the wrong size.
+        **Raises:** ValueError for inputs that are empty, not finite, or of the wrong size, and for
+        less memory than one entry takes.
         """
         check_positive_integer(memory, "memory")
         inputs = self.checked(inputs, "inputs")
@@ -107,7 +108,12 @@ class InfiniteNetwork(eqx.Module):
                 f" {inputs.shape[1:]}."
             )
         widest = self.widest(jnp.concatenate(both))
-        size = math.isqrt(memory // (_ALIVE * inputs.dtype.itemsize * self.entry_size)) or 1
+        needed = _ALIVE * inputs.dtype.itemsize * self.entry_size
+        if memory < needed:
+            raise ValueError(
+                f"memory: {memory:,} bytes, but the work on one entry takes {needed:,}."
+            )
+        size = math.isqrt(memory // needed)
         rows, columns = len(both[0]), len(both[-1])
         shift = 0 if others is None else rows
         results = np.empty((2, rows, columns), inputs.dtype)

@@ -21,6 +21,7 @@ class Modes(eqx.Module):
     vectors: Float[Array, "kernels size modes"]
     rounding: float = eqx.field(static=True)
     ndim: int = eqx.field(static=True)
+    samples: int = eqx.field(static=True)
 
     def amplitudes(self, values: Float[Array, "samples *outputs"]) -> Array:
         """What the modes have of values in the space of predictions: `(kernels, modes, copies)`."""
@@ -52,6 +53,14 @@ class Modes(eqx.Module):
     def positive(self) -> Array:
         """Eigenvalues with those below rounding set to zero."""
         return jnp.where(self.stacked > self.rounding, self.stacked, 0.0)
+
+    @property
+    def curvatures(self) -> Array:
+        """Of the squared error along the modes: eigenvalues over the number of samples.
+
+        Those below rounding are zero. This is the spectrum that rates go by.
+        """
+        return self.positive / self.samples
 
     @property
     def condition(self) -> float:
@@ -101,9 +110,14 @@ def modes(kernel: Any) -> Modes:
     - `kernel`: shape `(samples, samples)` for all outputs alike, `(outputs, samples, samples)` for
         one kernel each, or `(samples, outputs, samples, outputs)`.
 
-    **Raises:** ValueError for a matrix that is not square, not symmetric, not finite, or has an
-    eigenvalue below zero by more than rounding.
+    **Raises:** TypeError for a kernel that is not a matrix yet; ValueError for one that is not
+    square, not symmetric, not finite, or has an eigenvalue below zero by more than rounding.
     """
+    if isinstance(kernel, eqx.Module | tuple):
+        raise TypeError(
+            f"kernel: expected an array, got {type(kernel).__name__}; pass its `tangent` (infinite"
+            " width) or its `matrix(...)` (a real network)."
+        )
     given = jnp.asarray(kernel)
     if given.ndim not in (2, 3, 4):
         raise ValueError(f"kernel: expected 2, 3 or 4 axes, got shape {given.shape}.")
@@ -130,7 +144,8 @@ def modes(kernel: Any) -> Modes:
         )
     rounding = max(rounding, -lowest)
     shape = values.shape if given.ndim == 3 else values.shape[1:]
-    return Modes(values.reshape(shape), vectors, rounding, given.ndim)
+    samples = given.shape[0] if given.ndim == 4 else size
+    return Modes(values.reshape(shape), vectors, rounding, given.ndim, samples)
 
 
 def _stacked(kernel: Array) -> Array:

@@ -138,6 +138,11 @@ def _moments(found, filters, targets, nngp, beside):
 
 def _beside(network, objective, inputs):
     """Kernels between other samples and the training data, and the prior's variances there."""
+    trained = network.checked(objective.inputs, "objective.inputs").shape[1:]
+    if (given := network.checked(inputs, "inputs").shape[1:]) != trained:
+        raise ValueError(
+            f"inputs: samples of shape {given}, but those of the objective have {trained}."
+        )
     between = network(inputs, objective.inputs)
     return between.tangent, between.nngp, network.prior_variances(inputs)
 

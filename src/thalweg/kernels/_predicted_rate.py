@@ -10,12 +10,15 @@ from jaxtyping import Array, Float
 
 from ..flows import Decay, Flow
 from ..optimizers import ClassicalOptimizer
+from ._modes import Modes
 from ._prediction import Prediction
 
 # The step at which momentum that fades in and out has become what it tends to.
 _IN_THE_LONG_RUN = 10**15
 # Below this share of the largest, an eigenvalue is nothing but rounding.
 _ROUNDING = 1e-13
+# Further below zero than this share of the largest, it is not even that.
+_NEGATIVE = 1e-6
 
 
 class PredictedRate(eqx.Module):
@@ -42,7 +45,8 @@ class PredictedRate(eqx.Module):
     still: int
 
     def __str__(self):
-        still = f"; {self.still} modes do not move" if self.still else ""
+        which = "1 mode does" if self.still == 1 else f"{self.still} modes do"
+        still = f"; {which} not move" if self.still else ""
         if self.kind == "diverges":
             assert self.factor is not None
             return (
@@ -72,8 +76,8 @@ def predicted_rate(dynamics: Any, spectrum: Any) -> PredictedRate:
     **Arguments:**
 
     - `dynamics`: a flow, or one of the classical optimizers.
-    - `spectrum`: curvatures of the modes, that is eigenvalues of the tangent kernel divided by the
-        number of samples; or a `Prediction`, which has them.
+    - `spectrum`: a `Prediction` or a kernel's `Modes`; or a row of curvatures, that is eigenvalues
+        of the tangent kernel divided by the number of samples.
 
     **Raises:** TypeError for another dynamics; ValueError for a spectrum that is empty, not finite,
     or nowhere positive.
@@ -125,15 +129,32 @@ def _made(decay, factor, slowest, still):
 def curvatures_of(spectrum: Any) -> tuple[Float[np.ndarray, "modes"], int]:
     """Positive curvatures in rising order, and how many are zero up to rounding.
 
-    **Raises:** ValueError for a spectrum that is empty, not finite, or nowhere positive.
+    **Raises:** TypeError for what is no spectrum; ValueError for one that is empty, not finite,
+    nowhere positive, somewhere negative by more than rounding, or not a row of numbers.
     """
-    if isinstance(spectrum, Prediction):
-        spectrum = spectrum.curvatures
-    values = np.sort(np.ravel(np.asarray(spectrum, float)))
+    if isinstance(spectrum, Prediction | Modes):
+        spectrum = np.ravel(np.asarray(spectrum.curvatures))
+    if isinstance(spectrum, eqx.Module):
+        raise TypeError(
+            "spectrum: expected a Prediction, Modes or a row of curvatures, got"
+            f" {type(spectrum).__name__}."
+        )
+    values = np.sort(np.asarray(spectrum, float))
+    if values.ndim > 1:
+        raise ValueError(
+            f"spectrum: expected a row of curvatures, got shape {values.shape}; for a kernel's"
+            " matrix, pass `tw.kernels.modes(matrix)`."
+        )
+    values = np.atleast_1d(values)
     if values.size == 0 or not np.isfinite(values).all():
         raise ValueError("spectrum: expected finite eigenvalues, and at least one.")
     if values[-1] <= 0:
         raise ValueError(f"spectrum: has no positive eigenvalue; the largest is {values[-1]:.3g}.")
+    if values[0] < -_NEGATIVE * values[-1]:
+        raise ValueError(
+            f"spectrum: has the eigenvalue {values[0]:.3g}, below zero against the largest,"
+            f" {values[-1]:.3g}; its mode would grow."
+        )
     moving = values[values > _ROUNDING * values[-1]]
     return moving, len(values) - len(moving)
 

@@ -48,7 +48,7 @@ class Prediction(eqx.Module):
     @property
     def curvatures(self) -> Float[Array, "*kernels modes"]:
         """Of the modes: eigenvalues over the number of samples, those below rounding zero."""
-        return self.modes.positive / self.outputs.shape[1]
+        return self.modes.curvatures
 
 
 class Clock(eqx.Module):

@@ -8,6 +8,7 @@ import numpy as np
 
 from .._checks import check_instance, check_number
 from ..trajectory import Trajectory
+from ._prediction import Prediction
 
 Kind = Literal["linear", "sublinear", "neither"]
 
@@ -49,7 +50,9 @@ class Rate(eqx.Module):
         return f"{self.kind}: loss ~ {law[self.kind].format(number)}"
 
 
-def rate(trajectory: Trajectory, *, floor: float = 0.0, start: float | None = None) -> Rate:
+def rate(
+    trajectory: Trajectory | Prediction, *, floor: float = 0.0, start: float | None = None
+) -> Rate:
     """Whether a loss fell linearly, sublinearly, or neither, from data alone.
 
     Oscillations are bridged: of each time, the largest loss from then on counts. Both laws are
@@ -61,13 +64,14 @@ def rate(trajectory: Trajectory, *, floor: float = 0.0, start: float | None = No
 
     **Arguments:**
 
+    - `trajectory`: of a flow or an optimizer; or a `Prediction` of one.
     - `floor`: what the loss falls towards, if not zero.
     - `start`: where the window begins; a quarter of the last time by default.
 
     **Raises:** TypeError for something that is not a trajectory; ValueError for a floor or start
     that is no number.
     """
-    check_instance(trajectory, Trajectory, "trajectory", "a Trajectory")
+    check_instance(trajectory, Trajectory | Prediction, "trajectory", "a Trajectory")
     check_number(floor, "floor")
     if start is not None:
         check_number(start, "start")

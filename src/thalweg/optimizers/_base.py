@@ -86,6 +86,12 @@ class ClassicalOptimizer(Optimizer):
         eigenvalue, step = np.asarray(eigenvalue, float), np.asarray(step)
         if np.any(step < 0):
             raise ValueError("step: must not be negative.")
+        try:
+            np.broadcast_shapes(eigenvalue.shape, step.shape)
+        except ValueError:
+            raise ValueError(
+                f"eigenvalue, step: shapes {eigenvalue.shape} and {step.shape} do not broadcast."
+            ) from None
         wanted, which = np.unique(step, return_inverse=True)
         kept = np.ones((wanted.size, *eigenvalue.shape))
         place = {int(k): i for i, k in enumerate(wanted)}

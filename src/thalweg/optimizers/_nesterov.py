@@ -4,6 +4,7 @@ import abc
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._checks import check_momentum, check_positive
@@ -23,7 +24,12 @@ class _Extrapolating(ClassicalOptimizer):
 
     def update(self, k, params, state, gradient):
         momentum = self.momentum_at(k)
-        ahead = jax.tree.map(lambda x, before: x + momentum * (x - before), params, state)
+
+        def extrapolated(x, before):
+            # A step number widens what it is divided by.
+            return x + jnp.asarray(momentum, x.dtype) * (x - before)
+
+        ahead = jax.tree.map(extrapolated, params, state)
         new = jax.tree.map(lambda p, g: p - self._step * g, ahead, gradient(ahead))
         return new, params
 

@@ -176,10 +176,10 @@ def _kernel(store: Store, name: str) -> list[Sentence]:
     regime = "lazy" if drift <= LAZY else "not lazy: the network learns features"
     text = (
         f"{who}: the tangent kernel at the start predicts its loss to within {percent(worst)} of"
-        f" the loss there; the kernel itself moves by {percent(drift)} ({regime}). How the loss"
-        f" fell: {attributes['rate']}."
+        f" the loss at the start; the kernel itself moves by {percent(drift)} ({regime}). How the"
+        f" loss fell: {attributes['rate']}."
     )
-    level: Level = "good" if worst <= LEFT else "notice"
+    level: Level = "good" if worst <= LEFT and drift <= LAZY else "notice"
     return [Sentence(text, level, {"gap": worst, "drift": drift})]
 
 

@@ -52,8 +52,7 @@ class Frozen:
     @property
     def curvatures(self) -> dict[str, np.ndarray]:
         """Eigenvalues over the number of samples."""
-        samples = self._objective.samples
-        return {name: np.ravel(found.positive) / samples for name, found in self.modes.items()}
+        return {name: np.ravel(found.curvatures) for name, found in self.modes.items()}
 
 
 def predicted(store: Store, path: str) -> bool:

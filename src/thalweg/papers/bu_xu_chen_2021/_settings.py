@@ -130,7 +130,7 @@ class Theory(Setting):
         return _single(two_layer(features, width, key=key))
 
     def step_sizes(self, objective):
-        steepest = float(infinitely_wide(objective).positive.max()) / objective.samples
+        steepest = float(infinitely_wide(objective).curvatures.max())
         return 1 / steepest, 1 / steepest
 
     def optimizer(self, method, step_size):
