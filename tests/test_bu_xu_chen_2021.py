@@ -234,7 +234,7 @@ def test_page_and_findings(done):
     for title in ("The published setting", "The theory", "Two momenta", "Heavy ball, by width"):
         assert title in text
     told = "\n".join(s.text for s in found)
-    assert "the kernel at the start predicts the error" in told
+    assert "what the kernel at the start says it is" in told
     assert "to the power" in told
     assert "times the largest that is stable" in told
     # Other images than the paper's are not held against its numbers.

@@ -37,6 +37,7 @@ class Curve:
 
     run: Run
     optimizer: ClassicalOptimizer
+    step_size: float
     epochs: np.ndarray
     loss: np.ndarray
     drift: np.ndarray
@@ -68,7 +69,7 @@ class Curve:
     @property
     def steepness(self) -> float:
         """Largest curvature at the start times step size, over what is stable at the last step."""
-        steepest = float(self.curvatures["start"].max()) * float(self.optimizer.step_size)  # pyright: ignore[reportAttributeAccessIssue]
+        steepest = float(self.curvatures["start"].max()) * self.step_size
         return steepest / self.optimizer.stability_limit(int(self.epochs[-1]))
 
     def at(self, epoch: int) -> float | None:
@@ -153,6 +154,7 @@ def _read(store: Store, run: Run, of_the_paper: bool) -> Curve:
     return Curve(
         run=run,
         optimizer=run.setting.optimizer(run.method, step_size),
+        step_size=step_size,
         epochs=store.read(run.path, "step")[:rows].astype(int) + 1,
         loss=2 * store.read(run.path, "loss")[:rows].astype(float),
         drift=store.read(run.path, "drift")[:rows].astype(float),

@@ -173,7 +173,9 @@ def _store(directory: Path, images: Dataset, seed: int, settings: Sequence[Setti
     store = Store.open(directory)
     if any(store.attributes.get(name) != value for name, value in identity.items()):
         raise StoreError(
-            "holds results of another seed, data or protocol; choose another directory.", directory
+            "holds results of other data, seed or numbers of epochs; choose another directory"
+            " (`--out`).",
+            directory,
         )
     store.sweep()
     return store

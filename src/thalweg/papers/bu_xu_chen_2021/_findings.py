@@ -90,8 +90,8 @@ def _predicted(group: Group) -> Sentence | None:
     width = group.curves[0].run.width
     worst = max(gap["start"] for gap in gaps.values())
     text = (
-        f"{_title(group)}: the kernel at the start predicts the error of width {width:,} to"
-        f" {percent(worst)} of what it is at first, over all epochs ("
+        f"{_title(group)}: over all epochs, the prediction error of width {width:,} is what the"
+        f" kernel at the start says it is to within {percent(worst)} of the error at first ("
         + ", ".join(f"{label}: {percent(gap['start'])}" for label, gap in gaps.items())
         + "); the kernel of infinite width, to "
         + f"{percent(max(gap['limit'] for gap in gaps.values()))}. The kernel moved by"

@@ -26,12 +26,43 @@ def write_page(groups: list[Group], found: list[Sentence], path: Path) -> Path:
             {
                 "name": name,
                 "title": setting.title,
+                **_lengths([g for g in groups if g.setting.name == name]),
                 "experiments": [_experiment(g) for g in groups if g.setting.name == name],
             }
             for name, setting in settings.items()
         ],
     )
     return written(html, path)
+
+
+def _lengths(groups: list[Group]) -> dict[str, str]:
+    """Step sizes of a setting, in the paper's terms, and how long its runs are."""
+    protocol, usual = groups[0].setting.protocol, type(groups[0].setting)().protocol
+    # The paper's loss is twice ours.
+    factor = 1.0 if groups[0].setting.has_limit else 0.5
+    found = {g.by_width: factor * g.curves[0].step_size for g in groups}
+    length = f"{protocol.epochs:,} epochs"
+    if protocol.epochs != usual.epochs:
+        length += f" instead of {usual.epochs:,}"
+    return {
+        "step_size": significant(found.get(False, found.get(True, 0.0)), 4),
+        "widths_step_size": significant(found.get(True, found.get(False, 0.0)), 4),
+        "length": f"By epoch: {length}; by width: {protocol.widths_epochs:,}.",
+    }
+
+
+def _captions(group: Group) -> list[str]:
+    """What the lines of both figures are."""
+    if group.by_width and not group.setting.has_limit:
+        return ["Thin: published, with a band between the least and the largest of ten starts.", ""]
+    if group.by_width:
+        return ["", "The largest over all epochs."]
+    if group.setting.has_limit:
+        return [
+            "Thin: what the tangent kernel at the start predicts.",
+            "Of the norms of the prediction error, relative to that at the first epoch.",
+        ]
+    return ["", ""]
 
 
 def _experiment(group: Group) -> dict[str, Any]:
@@ -44,6 +75,8 @@ def _experiment(group: Group) -> dict[str, Any]:
         "title": group.title,
         "by_width": group.by_width,
         "charts": [drawn(chart) for chart in charts],
+        "captions": _captions(group),
+        "starts": any(_has_starts(curve) for curve in group.curves),
         "losses": _width_table(group) if group.by_width else _epoch_table(group),
         "rates": None if group.by_width else _rates(group),
     }
@@ -68,8 +101,8 @@ def _gaps(group: Group) -> Chart:
         norms = np.sqrt(curve.loss)
         gap = np.abs(np.sqrt(curve.predicted["start"]) - norms) / norms[0]
         lines.append(Line(curve.run.method.label, *_positive(curve.epochs, gap), place))
-    label = "of the error at first"
-    return Chart("Predicted error less real", "epoch", label, lines, log_y=True)
+    title = "How far the prediction is off"
+    return Chart(title, "epoch", "difference of errors", lines, log_y=True)
 
 
 def _drift(group: Group) -> Chart:
@@ -107,8 +140,8 @@ def _gaps_by_width(group: Group) -> Chart:
         Line(label, [float(c.run.width) for c in cs], [c.gap["limit"] for c in cs], place)
         for place, (label, cs) in enumerate(group.lines().items())
     ]
-    title = "Largest difference from infinite width"
-    return Chart(title, "width", "of the error at first", lines, log_y=True, log_x=True)
+    title = "How far the prediction of infinite width is off"
+    return Chart(title, "width", "difference of errors", lines, log_y=True, log_x=True)
 
 
 def _drift_by_width(group: Group) -> Chart:
@@ -148,7 +181,12 @@ def _width_table(group: Group) -> Table:
 
 
 def _rates(group: Group) -> Table:
-    header = ["", "measured rate", "by the kernel at the start, in the long run", "kernel moved"]
+    header = [
+        "",
+        "measured rate",
+        "by the kernel at the start, in the long run",
+        "kernel moved, at most",
+    ]
     if group.setting.has_limit:
         header += ["largest difference from the prediction", "from infinite width"]
     return Table(header, [_rate_row(curve) for curve in group.curves])
@@ -159,9 +197,14 @@ def _rate_row(curve: Curve) -> list[str]:
         curve.run.method.label,
         law(curve.rate),
         _in_the_long_run(curve),
-        percent(float(curve.drift[-1])),
+        percent(float(np.nanmax(curve.drift))),
     ]
     return [*row, *(percent(gap) for gap in curve.gap.values())] if "limit" in curve.gap else row
+
+
+def _has_starts(curve: Curve) -> bool:
+    row = curve.published(int(curve.epochs[-1]))
+    return row is not None and row[1] < row[2]
 
 
 def _in_the_long_run(curve: Curve) -> str:
