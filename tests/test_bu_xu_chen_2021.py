@@ -335,3 +335,11 @@ def test_mistakes(done, tmp_path, wrong, message):
 def test_epochs_must_be_positive():
     with pytest.raises(ValueError, match="epochs"):
         paper.Protocol(epochs=0)
+
+
+def test_a_single_epoch(done, tmp_path):
+    protocols = {"theory": replace(SMALL, epochs=1)}
+    choice = {"experiments": ["heavy-ball"], "settings": ["theory"], "protocols": protocols}
+    for _ in range(2):
+        page, _ = paper.reproduce(done[0] / "images", tmp_path, **choice)
+    assert "Heavy ball" in page.read_text()

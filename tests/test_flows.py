@@ -373,3 +373,17 @@ def test_the_singular_start_of_nesterov_flow(damping, rtol):
     assert np.all(true <= run.error)
     assert true.max() < 20 * rtol
     assert run.stats.gradients < 1500
+
+
+@pytest.mark.parametrize(
+    ("friction", "curvature", "time"), [(1e8, 1.0, 1e8), (1e6, 1e-3, 1e8), (100.0, -0.5, 3.0)]
+)
+def test_strong_friction_against_mpmath(friction, curvature, time):
+    with mpmath.workdps(60):
+        half, c, t = mpmath.mpf(friction) / 2, mpmath.mpf(curvature), mpmath.mpf(time)
+        root = mpmath.sqrt(half**2 - c)
+        exact = mpmath.exp(-half * t) * (
+            mpmath.cosh(root * t) + half / root * mpmath.sinh(root * t)
+        )
+        found = tw.HeavyBallFlow(friction).response(curvature, time)
+        np.testing.assert_allclose(found, float(exact), rtol=1e-9)

@@ -234,3 +234,48 @@ def test_an_ensemble_for_another_loss():
     np.testing.assert_allclose(drawn.variance.sum(), exact.variance.sum(), rtol=0.3)
     with pytest.raises(ValueError, match="draws, key"):
         tw.kernels.predicted_ensemble(optimizer, objective, network, at)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_other_samples_of_a_singular_kernel_at_late_times(dtype):
+    """What least squares says, from the start that gradient flow leaves where data say nothing."""
+    rng = np.random.default_rng(1)
+    inputs, targets, others, weights = (
+        rng.normal(size=shape).astype(dtype) for shape in ((12, 6), (12, 2), (5, 6), (6, 2))
+    )
+    objective = tw.Objective(lambda p, x: x @ p, tw.losses.squared_error, inputs, targets)
+    predicted = tw.predicted_run(
+        tw.GradientFlow(),
+        objective,
+        jnp.asarray(weights),
+        [1e4, 1e8],
+        inputs=others,
+        outputs="mean",
+    )
+    best = others @ np.linalg.lstsq(inputs, targets, rcond=None)[0]
+    tolerance = 1e-4 if dtype == "float32" else 1e-9
+    for row in predicted.others:
+        np.testing.assert_allclose(row, best, atol=tolerance)
+
+
+def test_a_step_that_becomes_too_long_later():
+    """Nesterov's momentum rises, so that a step is too long from some step on."""
+    found = tw.kernels.modes(tw.kernels.empirical(OBJECTIVE, NETWORK).matrix())
+    steepest = float(found.curvatures.max())
+    optimizer = tw.Nesterov(1.45 / steepest)
+    early = tw.predicted_run(optimizer, OBJECTIVE, NETWORK, [0, 5])
+    assert early.status.kind == "completed"
+    late = tw.predicted_run(optimizer, OBJECTIVE, NETWORK, [0, 300])
+    assert late.status.kind == "diverged"
+    assert f"below {4 / 3 / steepest:.6g}" in late.status.message
+
+
+def test_cross_entropy_in_float32_by_default():
+    single = jax.tree.map(lambda a: a.astype(jnp.float32), NETWORK)
+    labels = jnp.asarray([0, 1, 1, 0, 1, 0])
+    objective = tw.Objective(
+        tw.networks.apply, tw.losses.cross_entropy, INPUTS.astype(np.float32), labels
+    )
+    predicted = tw.predicted_run(tw.GradientFlow(), objective, single, [0.0, 0.5])
+    assert predicted.status.kind == "completed"
+    assert predicted.outputs.dtype == jnp.float32

@@ -6,6 +6,7 @@ import optax
 import pytest
 
 import thalweg as tw
+from thalweg.kernels._rate import rate_of
 from thalweg.trajectory import Stats, Status, Trajectory
 
 SPECTRUM = np.geomspace(1e-3, 1.0, 9)
@@ -207,3 +208,36 @@ def test_what_is_no_spectrum():
 def test_shapes_that_do_not_broadcast():
     with pytest.raises(ValueError, match="do not broadcast"):
         tw.Nesterov(0.5).response(np.ones(4), np.arange(3))
+
+
+@pytest.mark.parametrize("where", [105, 110, 130, 200, 390])
+def test_one_rise_does_not_hide_what_follows(where):
+    times = np.linspace(0, 100, 400)
+    losses = np.exp(-0.1 * times)
+    losses[where] *= 1.2
+    found = rate_of(times, losses, 0.0, None)
+    assert found.kind == "linear"
+    assert abs(found.exponent - 0.1) < 2e-3
+    assert found.window[1] == 100
+
+
+@pytest.mark.parametrize(
+    ("dynamics", "curvature"),
+    [
+        (tw.GradientDescent(2.0), 1.0),
+        (tw.HeavyBallFlow(0.0), 1.0),
+        (tw.HeavyBall(0.1, 0.9), 38.0),
+        (tw.NesterovConstant(0.1, 0.5), 15.0),
+        (tw.HigherMomentum(0.1, 0.2, 0.3), 18.0),
+    ],
+    ids=lambda x: getattr(x, "name", ""),
+)
+def test_what_goes_on_for_ever(dynamics, curvature):
+    found = tw.predicted_rate(dynamics, [curvature])
+    assert found.kind == "none"
+    assert "goes on for ever" in str(found)
+
+
+def test_a_step_size_too_short_for_a_momentum():
+    with pytest.raises(ValueError, match="so short"):
+        tw.kernels.best_heavy_ball([1.0, 2.0], step_size=1e-40)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import thalweg as tw
+from thalweg.kernels._empirical import factors
 
 from . import problems
 
@@ -93,7 +94,7 @@ def test_systems_are_solved_by_lineax():
 def test_a_budget_too_small():
     objective, network = problem("dense")
     kernel = tw.kernels.empirical(objective, network)
-    with pytest.raises(ValueError, match=r"memory: 1,000 bytes, but the matrix takes 3,528"):
+    with pytest.raises(ValueError, match=r"memory: 1,000 bytes, but it takes .* 3,528 of them"):
         kernel.matrix(memory=1000)
     with pytest.raises(ValueError, match="expected all, each or mean"):
         kernel.matrix("trace")
@@ -160,3 +161,37 @@ def test_drift():
     expected = [np.linalg.norm(k - kernels[0]) / np.linalg.norm(kernels[0]) for k in kernels]
     np.testing.assert_allclose(drift, expected, rtol=1e-10, atol=1e-14)
     assert drift[2] > 0.01
+
+
+def test_an_operator_survives_the_journey_through_a_tree():
+    network = tw.networks.fully_connected([2, 3, 1], key=jr.key(0))
+    objective = tw.Objective(
+        tw.networks.apply, tw.losses.squared_error, jnp.ones((2, 2)), jnp.ones((2, 1))
+    )
+    kernel = jax.tree.map(lambda a: a, tw.kernels.empirical(objective, network))
+    assert kernel.operator.out_size() == 2
+    with pytest.raises(ValueError, match="the kernel acts on predictions"):
+        kernel @ jnp.ones((3, 1))
+    other = tw.kernels.empirical(objective, network, inputs=jnp.zeros((3, 2)))
+    with pytest.raises(ValueError, match="different samples"):
+        other.operator  # noqa: B018
+
+
+def test_convolutions_keep_a_budget():
+    """What differentiating them takes is counted, by the compiler."""
+    network = tw.networks.convolutional(
+        (1, 16, 16), channels=(8, 8), kernel=3, padding=1, head="average", outputs=3, key=jr.key(0)
+    )
+    objective = tw.Objective(
+        tw.networks.apply, tw.losses.squared_error, jnp.ones((8, 1, 16, 16)), jnp.ones((8, 3))
+    )
+    kernel = tw.kernels.empirical(objective, network)
+    whole = kernel.matrix("mean")
+    lowered = jax.jit(lambda params, inputs: factors(params, objective, inputs)).lower(
+        network, objective.inputs
+    )
+    needed = lowered.compile().memory_analysis().temp_size_in_bytes
+    assert kernel._block_size(needed // 2, whole.nbytes, 3, "mean") < 8
+    np.testing.assert_allclose(kernel.matrix("mean", memory=needed // 2), whole, rtol=1e-12)
+    with pytest.raises(ValueError, match="memory"):
+        kernel.matrix("mean", memory=needed // 20)

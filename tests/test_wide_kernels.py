@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import mpmath
 import numpy as np
 import pytest
 
@@ -48,7 +49,7 @@ def test_activations_with_a_kink(below):
 
 def test_a_kink_that_nobody_announced_has_an_error():
     hidden = Activation("hidden", lambda x: jnp.where(x > 0, x, 0.0))
-    series = Hermite(hidden, 1.0, jnp.dtype("float64"))
+    series = Hermite(hidden, (1.0,), jnp.dtype("float64"))
     p = jnp.ones(1)
     value, slope = series(Pair(0.3 * p, p, p))
     both, positive = wide.relu_products(1.0, 1.0, 0.3)
@@ -264,3 +265,53 @@ def test_too_little_memory_and_a_single_sample():
         )
     with pytest.raises(ValueError, match="one axis of samples and one of features"):
         tw.kernels.fully_connected(2)(np.ones(5))
+
+
+@pytest.mark.parametrize("activation", ["erf", "gelu"])
+@pytest.mark.parametrize(
+    ("dtype", "scale", "tolerance"), [("float32", 255.0, 2e-5), ("float64", 1e6, 1e-9)]
+)
+def test_large_inputs(activation, dtype, scale, tolerance):
+    """Against the same formulas with fifty digits."""
+    inputs = (scale * np.random.default_rng(0).uniform(size=(4, 6))).astype(dtype)
+    inputs = np.concatenate([inputs, 3 * inputs[:1]])
+    found = tw.kernels.fully_connected(2, activation=activation, bias_std=0.0)(inputs)
+    with mpmath.workdps(50):
+        rows = [[mpmath.mpf(float(v)) for v in row] for row in inputs]
+        exact = np.array([[float(_tangent(activation, x, y)) for y in rows] for x in rows])
+    np.testing.assert_allclose(found.tangent, exact, rtol=tolerance, atol=tolerance * exact.max())
+
+
+def _tangent(activation, x, y):
+    """Two layers without biases, all trained."""
+    p, q, c = (mpmath.fdot(a, b) / len(x) for a, b in ((x, x), (y, y), (x, y)))
+    if activation == "erf":
+        rest = 1 + 2 * p + 2 * q + 4 * (p * q - c**2)
+        return (
+            2 / mpmath.pi * mpmath.atan2(2 * c, mpmath.sqrt(rest))
+            + 4 / mpmath.pi / mpmath.sqrt(rest) * c
+        )
+    rest = (1 + p) * (1 + q) - c**2
+    densities = 1 / (2 * mpmath.pi) / mpmath.sqrt(rest)
+    chances = mpmath.mpf(1) / 4 + mpmath.asin(c / mpmath.sqrt((1 + p) * (1 + q))) / (2 * mpmath.pi)
+    shrunk = c / (1 + p) + c / (1 + q)
+    value = c * chances + densities * (p * q - c**2 + c * shrunk)
+    return value + c * (chances + densities * (shrunk + c / rest))
+
+
+def test_a_kink_far_out_shows_at_the_small_variances():
+    def hinge(x):
+        return jnp.maximum(x - 3, 0)
+
+    alone = tw.kernels.fully_connected(2, activation=hinge, bias_std=0.0)(np.ones((1, 1)))
+    both = tw.kernels.fully_connected(2, activation=hinge, bias_std=0.0)(np.array([[1.0], [100.0]]))
+    assert both.error >= alone.error > 0.01
+
+
+def test_a_series_for_many_places_needs_little_room():
+    series = Hermite(tw.networks.ACTIVATIONS["tanh"], (1.0,), jnp.dtype("float64"))
+    found = (
+        jax.jit(lambda v: series.square(v)).lower(jnp.ones((50, 144))).compile().memory_analysis()
+    )
+    # All of them at 1024 nodes would be 59 MB.
+    assert 0 < found.temp_size_in_bytes < 1e7

@@ -48,13 +48,18 @@ class HeavyBallFlow(SecondOrderFlow):
     def response(self, eigenvalue, time):
         """The damped oscillator, under-, over- or critically damped."""
         half = float(self.friction) / 2
-        square, t = np.broadcast_arrays(half**2 - np.asarray(eigenvalue, float), time)
+        curvature, t = np.broadcast_arrays(np.asarray(eigenvalue, float), time)
+        square = half**2 - curvature
         root = np.sqrt(np.abs(square))
         x = root * t
         safe = np.where(root > 0, root, 1.0)
+        # half - root, without cancellation; where the mode grows there is none.
+        slow = np.where(
+            curvature > 0, curvature / np.where(half + root > 0, half + root, 1), half - root
+        )
         with np.errstate(over="ignore", invalid="ignore"):
             over = 0.5 * (
-                (1 + half / safe) * np.exp((root - half) * t)
+                (1 + half / safe) * np.exp(-slow * t)
                 + (1 - half / safe) * np.exp(-(root + half) * t)
             )
             under = np.exp(-half * t) * (np.cos(x) + half * t * np.sinc(x / np.pi))

@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+import numpy as np
+
 from .._checks import check_positive
 from ..optimizers import GradientDescent, HeavyBall, NesterovConstant
 from ._predicted_rate import curvatures_of
@@ -36,6 +38,10 @@ def best_heavy_ball(spectrum: Any, *, step_size: float | None = None) -> HeavyBa
         low, high = math.sqrt(smallest), math.sqrt(largest)
         return HeavyBall(4 / (low + high) ** 2, ((high - low) / (high + low)) ** 2)
     check_positive(step_size, "step_size")
+    if step_size * smallest < 4 * float(np.finfo(float).eps) ** 2:
+        raise ValueError(
+            f"step_size: {step_size:g} is so short that the best momentum cannot be told from 1."
+        )
     if step_size * largest >= 4:
         raise ValueError(
             f"step_size: with {step_size:g} no momentum is stable for the curvature {largest:.6g};"

@@ -30,9 +30,9 @@ class Erf(Expectations):
     """The arcsine kernel (Williams 1997)."""
 
     def __call__(self, pair):
-        product = (1 + 2 * pair.p) * (1 + 2 * pair.q)
-        value = 2 / math.pi * jnp.arcsin(2 * pair.c / jnp.sqrt(product))
-        return value, 4 / math.pi / jnp.sqrt(product - 4 * pair.c**2)
+        # (1 + 2p) (1 + 2q) - 4c^2: large inputs leave nothing of it if it is formed like this.
+        rest = jnp.sqrt(1 + 2 * pair.p + 2 * pair.q + 4 * pair.gap)
+        return 2 / math.pi * jnp.arctan2(2 * pair.c, rest), 4 / math.pi / rest
 
 
 class Gelu(Expectations):
@@ -41,11 +41,12 @@ class Gelu(Expectations):
     """
 
     def __call__(self, pair):
-        c, p, q = pair.c, pair.p, pair.q
-        product = (1 + p) * (1 + q)
-        densities = 1 / (2 * math.pi) / jnp.sqrt(product - c**2)
-        chances = 0.25 + jnp.arcsin(c / jnp.sqrt(product)) / (2 * math.pi)
+        c, p, q, gap = pair.c, pair.p, pair.q, pair.gap
+        # (1 + p) (1 + q) - c^2
+        rest = 1 + p + q + gap
+        densities = 1 / (2 * math.pi) / jnp.sqrt(rest)
+        chances = 0.25 + jnp.arctan2(c, jnp.sqrt(rest)) / (2 * math.pi)
         shrunk = c / (1 + p) + c / (1 + q)
-        value = c * chances + densities * (p * q - c**2 + c * shrunk)
-        slopes = chances + densities * (shrunk + c / (product - c**2))
+        value = c * chances + densities * (gap + c * shrunk)
+        slopes = chances + densities * (shrunk + c / rest)
         return value, slopes

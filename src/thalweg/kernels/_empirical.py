@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._checks import check_instance, check_positive_integer
 from .._trees import tree_dtype, tree_size
+from ..networks import Convolutional
 from ..objective import Objective
 from ._blocks import blocks
 from ._layer_factors import factor_size, is_layered, layer_factors
@@ -33,6 +34,7 @@ class EmpiricalKernel(eqx.Module):
     rows: Objective
     columns: Objective
     params: PyTree[Array]
+    square: bool = eqx.field(static=True)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -44,7 +46,7 @@ class EmpiricalKernel(eqx.Module):
 
         **Raises:** ValueError for values that have not the shape of predictions.
         """
-        expected = jax.eval_shape(self.columns.predictions, self.params).shape
+        expected = jax.eval_shape(lambda p: self.columns.predictions(p), self.params).shape
         if np.shape(values) != expected:
             raise ValueError(
                 f"values: shape {np.shape(values)}; the kernel acts on predictions, {expected}."
@@ -57,7 +59,7 @@ class EmpiricalKernel(eqx.Module):
 
         **Raises:** ValueError for a kernel between different samples, which is not square.
         """
-        if self.rows is not self.columns:
+        if not self.square:
             raise ValueError("kernel: between different samples it is no operator on one space.")
         shape = jax.ShapeDtypeStruct(self.shape, tree_dtype(self.params))
         return lx.FunctionLinearOperator(
@@ -97,7 +99,7 @@ class EmpiricalKernel(eqx.Module):
             "mean": lambda i, j: np.s_[i, j],
         }[outputs]
         turned = {"all": (2, 3, 0, 1), "each": (0, 2, 1), "mean": (1, 0)}[outputs]
-        square = self.rows is self.columns
+        square = self.square
         for i in blocks(n, size):
             first = factors(self.params, self.rows, self.rows.inputs[i])
             for j in blocks(m, size):
@@ -123,10 +125,11 @@ class EmpiricalKernel(eqx.Module):
         else:
             numbers = count * tree_size(self.params)
         entries = count**2 if outputs == "all" else count
-        free = memory - held
+        free, making = memory - held, self._room_to_make_factors()
 
         def needed(size):
-            return itemsize * (_ALIVE * size * numbers + 4 * size**2 * entries)
+            kept = itemsize * (_ALIVE * size * numbers + 4 * size**2 * entries)
+            return kept + making * size
 
         if free < needed(1):
             advice = "" if outputs == "mean" else "; `outputs='mean'` makes the matrix smaller"
@@ -140,6 +143,24 @@ class EmpiricalKernel(eqx.Module):
         while size < most and needed(2 * size) <= free:
             size *= 2
         return min(size, most)
+
+    def _room_to_make_factors(self) -> int:
+        """Bytes for each sample, beside the factors themselves.
+
+        What convolutions need to be differentiated is far more, and the compiler knows how much.
+        """
+        if not isinstance(self.params, Convolutional):
+            return 0
+
+        def make(params, inputs):
+            return factors(params, self.columns, inputs)
+
+        lowered = jax.jit(make).lower(self.params, self.columns.inputs[:2])
+        found = lowered.compile().memory_analysis()
+        if found is None:
+            # Not every compiler tells.
+            return 0
+        return -(-found.temp_size_in_bytes // min(2, self.columns.samples))
 
 
 def empirical(
@@ -183,7 +204,8 @@ def empirical(
                 f"inputs: samples of shape {rows.inputs.shape[1:]}, but the objective's have"
                 f" {expected}."
             )
-    return EmpiricalKernel(rows, objective, jax.tree.map(jnp.asarray, params))
+    params = jax.tree.map(jnp.asarray, params)
+    return EmpiricalKernel(rows, objective, params, square=inputs is None)
 
 
 @eqx.filter_jit

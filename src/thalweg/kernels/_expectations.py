@@ -40,6 +40,12 @@ class Pair(eqx.Module):
             cosine = jnp.where(self.same & (size > 0), 1, cosine)
         return cosine
 
+    @property
+    def gap(self) -> Matrix:
+        """`p q - c^2`, which is never below zero, without the cancellation."""
+        cosine = self.cosine
+        return self.p * self.q * (1 - cosine) * (1 + cosine)
+
 
 class Expectations(eqx.Module):
     """The two expectations for one activation."""

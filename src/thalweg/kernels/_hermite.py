@@ -13,7 +13,9 @@ initialization and a dual view on expressivity, Advances in Neural Information P
 29 (2016), section 4.
 """
 
+import itertools
 import math
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
@@ -32,6 +34,8 @@ _NODES = 1024
 _FEWEST_TERMS, _MOST_TERMS = 16, 512
 # What is cut off may be as much as summation rounds, in units of the resolution.
 _ROUNDING = 16
+# Variances for which integrands are made at the same time.
+_AT_ONCE = 256
 
 
 class Hermite(Expectations):
@@ -42,17 +46,21 @@ class Hermite(Expectations):
     nodes: Float[Array, "nodes"]
     tail: float = eqx.field(static=True)
 
-    def __init__(self, activation: Activation, largest: float, dtype: jnp.dtype):
-        """`largest`: the largest variance that will occur; the larger, the more terms it takes."""
+    def __init__(self, activation: Activation, variances: Sequence[float], dtype: jnp.dtype):
+        """`variances`: the smallest and the largest that will occur.
+
+        The larger, the more terms it takes; but a kink far out shows at the small ones.
+        """
         self.activation = activation
         nodes = np.linspace(-_FARTHEST, _FARTHEST, _NODES)
         table = _table(nodes)
         self.nodes = jnp.asarray(nodes, dtype)
-        scale = math.sqrt(largest)
         weights = _weights(nodes)
         tail = np.zeros(_MOST_TERMS)
-        for function in (activation.function, _slope(activation)):
-            values = np.asarray(function(jnp.asarray(scale * nodes, dtype)), float)
+        functions = activation.function, _slope(activation)
+        for function, variance in itertools.product(functions, variances):
+            points = jnp.asarray(math.sqrt(variance) * nodes, dtype)
+            values = np.asarray(function(points), float)
             total = weights @ values**2
             kept = np.cumsum((values @ table) ** 2)
             tail = np.maximum(tail, (total - kept) / max(total, np.finfo(float).tiny))
@@ -79,10 +87,26 @@ class Hermite(Expectations):
 
         return jax.lax.fori_loop(0, self.table.shape[1], horner, jnp.zeros_like(cosine))
 
+    def square(self, variance):
+        def of_one(v):
+            return jnp.sum(self._expanded(self.activation.function, v) ** 2)
+
+        return _one_by_one(of_one, variance)
+
     def _coefficients(self, function, variance):
         """The terms come first."""
-        values = function(jnp.sqrt(variance)[..., None] * self.nodes)
-        return jnp.moveaxis(values @ self.table, -1, 0)
+        found = _one_by_one(lambda v: self._expanded(function, v), variance)
+        return jnp.moveaxis(found, -1, 0)
+
+    def _expanded(self, function, variance):
+        """The coefficients for one variance."""
+        return function(jnp.sqrt(variance) * self.nodes) @ self.table
+
+
+def _one_by_one(of_one, variance):
+    """For every variance, of which there are many (all places of all images), a few at once."""
+    found = jax.lax.map(of_one, variance.reshape(-1), batch_size=_AT_ONCE)
+    return found.reshape(*variance.shape, *found.shape[1:])
 
 
 def _slope(activation):

@@ -188,7 +188,9 @@ def expectations_of(activation: Activation, variances: Array) -> Expectations:
         return Erf()
     if activation == gelu:
         return Gelu()
-    return Hermite(activation, float(jnp.max(variances)), variances.dtype)
+    moving = variances[variances > 0]
+    ends = (float(moving.min()), float(moving.max())) if moving.size else (0.0,)
+    return Hermite(activation, ends, variances.dtype)
 
 
 def activated(state: State, pair: Pair, expectations: Expectations) -> State:

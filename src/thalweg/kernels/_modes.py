@@ -83,6 +83,8 @@ class Modes(eqx.Module):
         size = float(jnp.sum(parts**2))
         if size == 0:
             raise ValueError("targets: are all zero, and have no direction.")
+        if not float(jnp.max(jnp.abs(self.stacked))) > 0:
+            raise ValueError("kernel: is zero, and has no direction.")
         along = float(jnp.sum(parts**2 * self.stacked[..., None]))
         if parts.shape[-1] > 1:
             # The kernel of the targets is the sum of those of all outputs.

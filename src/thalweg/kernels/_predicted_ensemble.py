@@ -27,7 +27,7 @@ def predicted_ensemble(
     inputs: Any | None = None,
     draws: int | None = None,
     key: PRNGKeyArray | None = None,
-    rtol: float = 1e-6,
+    rtol: float | None = None,
 ) -> Prediction:
     """What a flow or an optimizer does to an infinitely wide network, over all initialisations.
 

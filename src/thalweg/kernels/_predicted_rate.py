@@ -19,13 +19,14 @@ _IN_THE_LONG_RUN = 10**15
 _ROUNDING = 1e-13
 # Further below zero than this share of the largest, it is not even that.
 _NEGATIVE = 1e-6
+_AT_THE_LIMIT = 1e-14
 
 
 class PredictedRate(eqx.Module):
     """The law of the loss `1/2 sum x_i^2` of quadratic modes, as time goes on.
 
-    - `kind`: "linear" for `exp(-exponent t)`, "sublinear" for `t^-power`, "diverges" where a mode
-        grows.
+    - `kind`: "linear" for `exp(-exponent t)`, "sublinear" for `t^-power`, "none" where a mode goes
+        on for ever, "diverges" where one grows.
     - `exponent`, `power`: of that law, `exp(-exponent t) t^-power`, t the flow time; an optimizer's
         step takes `time_per_step` of it.
     - `factor`: what one step of an optimizer multiplies the loss by in the long run; None for a
@@ -36,7 +37,7 @@ class PredictedRate(eqx.Module):
     - `still`: how many modes do not move at all, their eigenvalues being zero up to rounding.
     """
 
-    kind: Literal["linear", "sublinear", "diverges"] = eqx.field(static=True)
+    kind: Literal["linear", "sublinear", "none", "diverges"] = eqx.field(static=True)
     exponent: float
     power: float
     factor: float | None
@@ -53,6 +54,8 @@ class PredictedRate(eqx.Module):
                 f"diverges: the mode of curvature {self.eigenvalue:.4g} makes the loss"
                 f" {self.factor:.4g} times larger per step"
             )
+        if self.kind == "none":
+            return f"none: the mode of curvature {self.eigenvalue:.4g} goes on for ever"
         if self.kind == "sublinear":
             return f"sublinear: loss ~ t^-{self.power:.3g}{still}"
         before = (
@@ -103,7 +106,10 @@ def predicted_rate(dynamics: Any, spectrum: Any) -> PredictedRate:
     multipliers = dynamics.multiplier(curvatures, _IN_THE_LONG_RUN)
     worst = int(np.argmax(multipliers))
     factor, slowest = float(multipliers[worst]) ** 2, float(curvatures[worst])
-    if factor > 1 + 1e-12:
+    # Which side of the limit of stability a root lies on is not for rounding to say.
+    if abs(factor - 1) <= _AT_THE_LIMIT:
+        factor = 1.0
+    if factor > 1:
         return PredictedRate("diverges", math.nan, math.nan, factor, math.nan, slowest, still)
     exponent = -math.log(factor) / dynamics.time_per_step if factor > 0 else math.inf
     # A power belongs to friction that fades, which the flow knows of.
@@ -116,7 +122,7 @@ def _made(decay, factor, slowest, still):
     linear = decay.exponent > 0
     power = max(decay.power, 0.0)
     return PredictedRate(
-        kind="linear" if linear else "sublinear",
+        kind="linear" if linear else "sublinear" if power > 0 else "none",
         exponent=decay.exponent,
         power=power,
         factor=factor,

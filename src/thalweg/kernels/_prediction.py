@@ -16,6 +16,8 @@ from ._modes import Modes
 
 # An amplitude above this is one that grows, not one that overshoots.
 _GROWN = 1e3
+# By then momentum that changes has become what it tends to.
+_LAST = 10**15
 
 
 class Prediction(eqx.Module):
@@ -102,8 +104,11 @@ class Clock(eqx.Module):
         if isinstance(self.dynamics, ClassicalOptimizer):
             last = int(self.at[-1])
             growth = float(self.dynamics.multiplier(worst, last))
-            if growth > 1 + 1e-9:
-                limit = self.dynamics.stability_limit(last)
+            reached = float(np.max(np.abs(self.dynamics.response(np.asarray(worst), self.at))))
+            # Momentum that rises makes a step too long which was not so from the start.
+            if growth > 1 + 1e-9 and not reached <= 1:
+                steps = last, _LAST
+                limit = min(self.dynamics.stability_limit(k) for k in steps)
                 return Status(
                     "diverged",
                     f"the mode of curvature {worst:.6g} (eigenvalue over samples) grows by"

@@ -55,7 +55,8 @@ def rate(
 ) -> Rate:
     """Whether a loss fell linearly, sublinearly, or neither, from data alone.
 
-    Oscillations are bridged: of each time, the largest loss from then on counts. Both laws are
+    Losses are those of full batches, without noise. Oscillations are bridged: of each time, the
+    largest loss from then on counts. Both laws are
     fitted to the logarithm of that over the window, by least squares; the one that leaves less, if
     it leaves little, is the verdict. The uncertainty is that of a jackknife over blocks of the
     window, which makes no assumption about how errors of neighbouring times depend on each other,
@@ -83,15 +84,13 @@ def rate_of(times: np.ndarray, loss: np.ndarray, floor: float, start: float | No
     times, excess = np.asarray(times, float), np.asarray(loss, float) - floor
     begin = float(times[-1]) / 4 if start is None else float(start)
     resolution = np.finfo(loss.dtype).eps
-    # Below, differences from the floor are rounding.
-    least = 1e2 * resolution * (abs(floor) + resolution * abs(float(excess[0])))
+    # Below, differences from the floor are rounding, which adds up over a run.
+    least = 1e4 * resolution * (abs(floor) + resolution * abs(float(excess[0])))
     envelope = np.maximum.accumulate(excess[::-1])[::-1]
     kept = (times >= max(begin, 0.0)) & (times > 0) & (envelope > least)
     t, y = times[kept], np.log(envelope[kept])
-    # The last rise has no later one above it, so that the end of an envelope lies too low.
-    if np.any(np.diff(excess[kept]) > 0):
-        last = _last_touch(excess[kept], envelope[kept])
-        t, y = t[: last + 1], y[: last + 1]
+    end = _end_of_envelope(t, excess[kept], envelope[kept])
+    t, y = t[:end], y[:end]
     window = (float(t[0]), float(t[-1])) if t.size else (begin, float(times[-1]))
     if t.size < _FEWEST:
         return _neither({}, window, f"only {t.size} saved times can be used; it takes {_FEWEST}")
@@ -130,10 +129,16 @@ def _neither(misfit, window, message):
     return Rate("neither", math.nan, math.nan, misfit, window, message)
 
 
-def _last_touch(values, envelope):
-    """Where the envelope was last met from below, by a rise."""
-    rises = np.flatnonzero((values[1:] >= envelope[1:]) & (values[1:] > values[:-1])) + 1
-    return int(rises[-1]) if rises.size else len(values) - 1
+def _end_of_envelope(t, values, envelope):
+    """How many points an envelope has that lie as high as they should.
+
+    Where losses oscillate, the last crest has no later one above the trough that follows it. A
+    stretch without crests that is longer than any between them is no trough.
+    """
+    crests = np.flatnonzero((values[1:] >= envelope[1:]) & (values[1:] > values[:-1])) + 1
+    if crests.size < 2 or t[-1] - t[crests[-1]] > 2 * np.max(np.diff(t[crests])):
+        return len(t)
+    return int(crests[-1]) + 1
 
 
 def _fit(x, y, fallen) -> tuple[float, float, float]:

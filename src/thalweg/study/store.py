@@ -184,6 +184,8 @@ class Store:
                 shape=values.shape,
                 dtype=values.dtype,
                 dimension_names=["time"],
+                # A lone zero is a chunk, too.
+                config={"write_empty_chunks": True},
                 overwrite=True,
             )
             array[:] = values

@@ -6,7 +6,7 @@ import numpy as np
 
 from ...kernels import Rate
 from ...study.numbers import percent, significant, with_error
-from ...study.verdict import Sentence
+from ...study.verdict import LAZY, Sentence
 from ._curves import Curve, Group
 
 # Largest difference from a prediction, as a part of the error at the start, that counts as held.
@@ -66,6 +66,7 @@ def _minima(group: Group) -> Sentence | None:
         return None
     parts, numbers = [], {}
     for label, curves in group.lines().items():
+        curves = [c for c in curves if not c.trouble]
         if len(curves) < 3:
             continue
         lowest = min(curves, key=lambda c: c.loss[-1])
@@ -148,9 +149,9 @@ def _unpredicted(group: Group) -> Sentence | None:
             f" {significant(first.loss[peak])} by epoch {first.epochs[peak]}"
         )
     text += (
-        f". The tangent kernel moves by {percent(min(drift))} to {percent(max(drift))} of itself:"
-        " not the regime that the theorems are about."
+        f". The tangent kernel moves by {percent(min(drift))} to {percent(max(drift))} of itself"
     )
+    text += ": not the regime that the theorems are about." if max(drift) > LAZY else "."
     return Sentence(text, "notice", {"steepness": first.steepness})
 
 

@@ -210,8 +210,8 @@ def _has_starts(curve: Curve) -> bool:
 def _in_the_long_run(curve: Curve) -> str:
     """What theory has for the losses, for as long as the kernel stays what it is."""
     found = curve.predicted_rate
-    if found.kind == "diverges":
-        return "diverges"
+    if found.kind in ("diverges", "none"):
+        return found.kind
     exponential, power = f"exp(−{significant(found.exponent)} t)", f"t^−{significant(found.power)}"
     if found.kind == "sublinear":
         return power
