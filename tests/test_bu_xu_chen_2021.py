@@ -279,7 +279,7 @@ def test_what_is_done_is_not_done_again(done):
     again = paper.reproduce(folder / "images", folder / "out", **THEORY, protocols=PROTOCOLS)
     assert again == (page, found)
     assert max(p.stat().st_mtime_ns for p in store.rglob("*")) == before
-    with pytest.raises(StoreError, match="of another seed"):
+    with pytest.raises(StoreError, match="of other data, seed"):
         paper.reproduce(folder / "images", folder / "out", protocols=PROTOCOLS, seed=2)
     # No state is kept of runs that are complete.
     assert not list((folder / "out" / "study.zarr" / "checkpoints").rglob("slot*"))

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from .studies import TINY
+from .studies import PLAIN
 
 
 def thalweg(*arguments, cwd=None):
@@ -66,7 +66,7 @@ def test_mistakes_end_with_one_message(arguments, message, tmp_path):
 
 
 def test_run_and_report(tmp_path):
-    (tmp_path / "tiny.toml").write_text(TINY)
+    (tmp_path / "tiny.toml").write_text(PLAIN)
     done = thalweg("run", "tiny.toml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Verdict" in done.stdout

@@ -49,7 +49,7 @@ def slow(*values):
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("depth", [2, slow(3), slow(4), slow(5), slow(6), slow(7), 8])
+@pytest.mark.parametrize("depth", [2, slow(3), slow(4), slow(5), slow(6), slow(7), slow(8)])
 def test_exact_flow_against_the_network(depth):
     """The library's own integrator on all layers, with whitened data."""
     inputs = 2.0 * np.eye(4)

@@ -74,6 +74,7 @@ def test_the_minimum_of_a_tanh_network_against_a_long_flow():
     assert float(jnp.sqrt(sum(jnp.sum(g**2) for g in gradient(last(arrived))))) <= 1e-11
 
 
+@pytest.mark.slow
 def test_a_network_with_more_weights_than_data():
     """A flat valley: the limit depends on the way, and the error of the way stays."""
     objective, params = small_objective(widths=(3, 40, 2))
