@@ -254,6 +254,7 @@ def test_other_samples_of_a_singular_kernel_at_late_times(dtype):
     )
     best = others @ np.linalg.lstsq(inputs, targets, rcond=None)[0]
     tolerance = 1e-4 if dtype == "float32" else 1e-9
+    assert predicted.others is not None
     for row in predicted.others:
         np.testing.assert_allclose(row, best, atol=tolerance)
 

@@ -174,7 +174,7 @@ def test_an_operator_survives_the_journey_through_a_tree():
         kernel @ jnp.ones((3, 1))
     other = tw.kernels.empirical(objective, network, inputs=jnp.zeros((3, 2)))
     with pytest.raises(ValueError, match="different samples"):
-        other.operator  # noqa: B018
+        _ = other.operator
 
 
 def test_convolutions_keep_a_budget():
