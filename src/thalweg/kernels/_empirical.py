@@ -14,7 +14,7 @@ from .._checks import check_instance, check_positive_integer
 from .._trees import tree_dtype, tree_size
 from ..networks import Convolutional
 from ..objective import Objective
-from ._blocks import blocks
+from ._blocks import blocks, empty, filled
 from ._layer_factors import factor_size, is_layered, layer_factors
 
 Outputs = Literal["all", "each", "mean"]
@@ -22,6 +22,8 @@ _MEMORY = 2**32
 # What is alive at once, in units of the factors of one block: those of rows and of columns, and
 # what differentiation needs to make them.
 _ALIVE = 3
+# Bytes of a block of the kernel, and samples that it has at least.
+_CACHED, _FEWEST = 2**22, 16
 
 
 class EmpiricalKernel(eqx.Module):
@@ -91,7 +93,7 @@ class EmpiricalKernel(eqx.Module):
         dtype = tree_dtype(self.params)
         shape = {"all": (n, count, m, count), "each": (count, n, m), "mean": (n, m)}[outputs]
         size = self._block_size(memory, math.prod(shape) * dtype.itemsize, count, outputs)
-        result = np.empty(shape, dtype)
+        result = empty(shape, dtype)
         # Where blocks lie in the result.
         place = {
             "all": lambda i, j: np.s_[i, :, j, :],
@@ -115,7 +117,7 @@ class EmpiricalKernel(eqx.Module):
                 result[place(i, j)] = block
                 if square and not same:
                     result[place(j, i)] = np.transpose(block, turned)
-        return jnp.asarray(result)
+        return filled(result)
 
     def _block_size(self, memory, held, count, outputs):
         """Samples in a block: three arrays of factors, and a few of the block of the kernel."""
@@ -140,9 +142,12 @@ class EmpiricalKernel(eqx.Module):
             )
         size = 1
         most = max(self.rows.samples, self.columns.samples)
-        while size < most and needed(2 * size) <= free:
-            size *= 2
-        return min(size, most)
+        if is_layered(self.columns, self.params):
+            # Factors are quickly made again, and blocks that stay in the cache are faster.
+            most = min(most, max(_FEWEST, math.isqrt(_CACHED // (itemsize * entries))))
+        while size < most and needed(min(2 * size, most)) <= free:
+            size = min(2 * size, most)
+        return size
 
     def _room_to_make_factors(self) -> int:
         """Bytes for each sample, beside the factors themselves.

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from .._checks import check_positive, check_positive_integer
 from ..networks import Activation
 from ..networks._activations import erf, gelu
-from ._blocks import blocks
+from ._blocks import blocks, empty, filled
 from ._closed_forms import Erf, Gelu, Homogeneous
 from ._expectations import Expectations, Pair
 from ._hermite import Hermite
@@ -116,7 +116,7 @@ class InfiniteNetwork(eqx.Module):
         size = math.isqrt(memory // needed)
         rows, columns = len(both[0]), len(both[-1])
         shift = 0 if others is None else rows
-        results = np.empty((2, rows, columns), inputs.dtype)
+        results = [empty((rows, columns), inputs.dtype) for _ in range(2)]
         for i in blocks(rows, size):
             for j in blocks(columns, size):
                 if others is None and j.start < i.start:
@@ -138,7 +138,7 @@ class InfiniteNetwork(eqx.Module):
                         else:
                             result[j, i] = result[i, j].T
         error = max((e.tail for e in widest.expectations if isinstance(e, Hermite)), default=0.0)
-        return Kernels(jnp.asarray(results[0]), jnp.asarray(results[1]), error)
+        return Kernels(filled(results[0]), filled(results[1]), error)
 
     def prior_variances(self, inputs: Any) -> Float[Array, "samples"]:
         """Of a prediction at initialisation, on every sample: the diagonal of `nngp`."""
