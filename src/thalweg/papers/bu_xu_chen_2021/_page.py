@@ -40,13 +40,13 @@ def _lengths(groups: list[Group]) -> dict[str, str]:
     protocol, usual = groups[0].setting.protocol, type(groups[0].setting)().protocol
     # The paper's loss is twice ours.
     factor = 1.0 if groups[0].setting.has_limit else 0.5
-    found = {g.by_width: factor * g.curves[0].step_size for g in groups}
+    found = {g.by_width: f"{factor * g.curves[0].step_size:.4g}" for g in groups}
+    steps = [f"{found[by_width]} {'by width' if by_width else 'by epoch'}" for by_width in found]
     length = f"{protocol.epochs:,} epochs"
     if protocol.epochs != usual.epochs:
         length += f" instead of {usual.epochs:,}"
     return {
-        "step_size": significant(found.get(False, found.get(True, 0.0)), 4),
-        "widths_step_size": significant(found.get(True, found.get(False, 0.0)), 4),
+        "step_sizes": ", ".join(dict.fromkeys(steps)),
         "length": f"By epoch: {length}; by width: {protocol.widths_epochs:,}.",
     }
 
@@ -160,7 +160,7 @@ def _epoch_table(group: Group) -> Table:
         rows.append([curve.run.method.label, *(_number(curve.at(e)) for e in shown)])
         theirs = [curve.published(e) for e in shown]
         if any(theirs):
-            rows.append(["published", *(_number(row and row[0]) for row in theirs)])
+            rows.append(["published", *("" if row is None else f"{row[0]:.4g}" for row in theirs)])
     return Table(["loss at epoch", *(f"{e:,}" for e in shown)], rows)
 
 
