@@ -171,7 +171,7 @@ def test_an_operator_survives_the_journey_through_a_tree():
     kernel = jax.tree.map(lambda a: a, tw.kernels.empirical(objective, network))
     assert kernel.operator.out_size() == 2
     with pytest.raises(ValueError, match="the kernel acts on predictions"):
-        kernel @ jnp.ones((3, 1))
+        _ = kernel @ jnp.ones((3, 1))
     other = tw.kernels.empirical(objective, network, inputs=jnp.zeros((3, 2)))
     with pytest.raises(ValueError, match="different samples"):
         _ = other.operator

@@ -78,7 +78,7 @@ def predicted_ensemble(
 
 def _exact(clock, objective, network, nngp, found: Modes, inputs):
     """With the residual `r = f - y` at the start, of mean -y and covariance that of the prior."""
-    filters = Filters.of(clock, found, objective.samples)
+    filters = Filters.of(clock, found)
     targets = objective.targets
     beside = None if inputs is None else _beside(network, objective, inputs)
     mean, variance, others, spread = _moments(found, filters, targets, nngp, beside)
@@ -102,7 +102,7 @@ def _exact(clock, objective, network, nngp, found: Modes, inputs):
         variance=widened(variance, mean),
         others_variance=widened(spread, others),
         modes=found,
-        status=clock.status(np.asarray(found.stacked) / objective.samples),
+        status=clock.status(np.asarray(found.curvatures)),
         dynamics=clock.dynamics,
     )
 

@@ -11,10 +11,8 @@ from jaxtyping import Array, Float
 from ..flows import Decay, Flow
 from ..optimizers import ClassicalOptimizer
 from ._modes import Modes
-from ._prediction import Prediction
+from ._prediction import IN_THE_LONG_RUN, Prediction
 
-# The step at which momentum that fades in and out has become what it tends to.
-_IN_THE_LONG_RUN = 10**15
 # Below this share of the largest, an eigenvalue is nothing but rounding.
 _ROUNDING = 1e-13
 # Further below zero than this share of the largest, it is not even that.
@@ -103,7 +101,7 @@ def predicted_rate(dynamics: Any, spectrum: Any) -> PredictedRate:
             (d.exponent, d.power, float(c)) for d, c in zip(decays, curvatures, strict=True)
         )
         return _made(Decay(exponent, power), None, slowest, still)
-    multipliers = dynamics.multiplier(curvatures, _IN_THE_LONG_RUN)
+    multipliers = dynamics.multiplier(curvatures, IN_THE_LONG_RUN)
     worst = int(np.argmax(multipliers))
     factor, slowest = float(multipliers[worst]) ** 2, float(curvatures[worst])
     # Which side of the limit of stability a root lies on is not for rounding to say.

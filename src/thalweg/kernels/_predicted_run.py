@@ -103,7 +103,7 @@ def mode_by_mode(
     clock: Clock, objective: Objective, found: Modes, start: Array, beside: Beside | None
 ) -> Prediction:
     """The squared error: exactly, from the response of every mode."""
-    filters = Filters.of(clock, found, objective.samples)
+    filters = Filters.of(clock, found)
     outputs, loss, others = _filtered(objective, found, filters, start, beside)
     return Prediction(
         times=clock.times,
@@ -112,7 +112,7 @@ def mode_by_mode(
         loss=loss,
         others=others,
         modes=found,
-        status=clock.status(np.asarray(found.stacked) / objective.samples),
+        status=clock.status(np.asarray(found.curvatures)),
         dynamics=clock.dynamics,
     )
 
@@ -146,10 +146,10 @@ class Filters(eqx.Module):
     learned: Array
 
     @staticmethod
-    def of(clock: Clock, found: Modes, samples: int) -> "Filters":
+    def of(clock: Clock, found: Modes) -> "Filters":
         """From the response of the dynamics."""
         eigenvalues = np.asarray(found.positive, float)
-        faded = clock.response(eigenvalues / samples)
+        faded = clock.response(np.asarray(found.curvatures, float))
         moves = eigenvalues > 0
         learned = np.where(moves, (1 - faded) / np.where(moves, eigenvalues, 1), 0)
         dtype = found.vectors.dtype

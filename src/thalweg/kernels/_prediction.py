@@ -17,7 +17,7 @@ from ._modes import Modes
 # An amplitude above this is one that grows, not one that overshoots.
 _GROWN = 1e3
 # By then momentum that changes has become what it tends to.
-_LAST = 10**15
+IN_THE_LONG_RUN = 10**15
 
 
 class Prediction(eqx.Module):
@@ -107,7 +107,7 @@ class Clock(eqx.Module):
             reached = float(np.max(np.abs(self.dynamics.response(np.asarray(worst), self.at))))
             # Momentum that rises makes a step too long which was not so from the start.
             if growth > 1 + 1e-9 and not reached <= 1:
-                steps = last, _LAST
+                steps = last, IN_THE_LONG_RUN
                 limit = min(self.dynamics.stability_limit(k) for k in steps)
                 return Status(
                     "diverged",

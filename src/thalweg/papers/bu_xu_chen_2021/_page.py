@@ -6,13 +6,11 @@ from typing import Any
 import numpy as np
 
 from ...study.numbers import percent, significant
-from ...study.report import Chart, Line, Table, drawn, page, written
+from ...study.report import Chart, Line, Table, drawn, marked, page, written
 from ...study.verdict import Sentence
 from ._curves import Curve, Group
 from ._findings import law
 from ._published import AT
-
-_MARKS = {"good": "holds", "notice": "note", "warning": "look"}
 
 
 def write_page(groups: list[Group], found: list[Sentence], path: Path) -> Path:
@@ -21,7 +19,7 @@ def write_page(groups: list[Group], found: list[Sentence], path: Path) -> Path:
     html = page(
         __package__ or "",
         "page.html.j2",
-        findings=[{**s.as_dict(), "mark": _MARKS[s.level]} for s in found],
+        findings=marked(s.as_dict() for s in found),
         settings=[
             {
                 "name": name,

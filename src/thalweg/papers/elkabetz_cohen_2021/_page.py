@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 
 from ...study.numbers import percent, significant, with_error
-from ...study.report import Chart, Line, Table, drawn, page, written
+from ...study.report import Chart, Line, Table, drawn, marked, page, written
 from ...study.verdict import Sentence
 from ._comparison import FLOW, Comparison
 from ._findings import name
 from ._published import ITERATIONS, PUBLISHED
 
-_MARKS = {"good": "holds", "notice": "note", "warning": "look"}
 _ITERATION = "iteration of η"
 
 
@@ -21,7 +20,7 @@ def write_page(
     comparisons: list[Comparison], found: list[Sentence], titles: Mapping[str, str], path: Path
 ) -> Path:
     """Write the page; it needs nothing else, and links to the reports of the studies."""
-    sentences = [{**s.as_dict(), "mark": _MARKS[s.level]} for s in found]
+    sentences = marked(s.as_dict() for s in found)
     html = page(
         __package__ or "",
         "page.html.j2",

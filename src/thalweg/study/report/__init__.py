@@ -3,6 +3,7 @@
 from ._chart import Chart as Chart
 from ._chart import Line as Line
 from ._page import drawn as drawn
+from ._page import marked as marked
 from ._page import page as page
 from ._page import written as written
 from ._render import render as render

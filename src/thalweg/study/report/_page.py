@@ -1,6 +1,7 @@
 """Pages that need nothing else: style and charts are inside, and nothing is fetched."""
 
 import os
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from markupsafe import Markup
 from ._chart import Chart
 
 _OURS = "thalweg.study.report"
+_MARKS = {"good": "holds", "notice": "note", "warning": "look"}
 
 
 def page(package: str, template: str, **values: Any) -> str:
@@ -44,6 +46,11 @@ def written(html: str, path: Path) -> Path:
     draft.write_text(html, encoding="utf-8")
     draft.replace(path)
     return path
+
+
+def marked(sentences: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Sentences of a verdict, each with the word that stands before it."""
+    return [{**s, "mark": _MARKS.get(s["level"], "note")} for s in sentences]
 
 
 def drawn(chart: Chart) -> dict[str, Any]:

@@ -5,12 +5,11 @@ from pathlib import Path
 
 from . import _figures as figures
 from ._citations import citations
-from ._page import drawn, page, written
+from ._page import drawn, marked, page, written
 from ._results import Results, read_results
 from ._tables import clock_table, cost_table, end_table, kernel_table
 
 REPORT_NAME = "report.html"
-_MARKS = {"good": "holds", "notice": "note", "warning": "look"}
 
 
 def write_report(directory: str | Path) -> Path:
@@ -33,7 +32,7 @@ def render(results: Results) -> str:
         "template.html.j2",
         name=attributes.get("name", "study"),
         facts=_facts(results),
-        verdict=[{**s, "mark": _MARKS.get(s["level"], "note")} for s in results.verdict],
+        verdict=marked(results.verdict),
         troubles=_troubles(results),
         loss=drawn(figures.loss_chart(results)),
         distance=drawn(figures.distance_chart(results)),
