@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,7 +18,7 @@ import zarr
 import zarr.storage._local
 
 import thalweg as tw
-from thalweg.study import StoreError, resume, run_study
+from thalweg.study import StoreError, _checkpoints, resume, run_study
 from thalweg.study.build import build
 from thalweg.study.declare import parse_spec
 from thalweg.study.store import Lock, Store
@@ -144,14 +146,19 @@ def writes_of(monkeypatch, limit=None):
     return count
 
 
-def test_death_at_any_write_loses_nothing(finished, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("share", "deaths"), [(np.inf, 4), (0.0, 2)], ids=["every row", "the first"]
+)
+def test_death_at_any_write_loses_nothing(finished, tmp_path, monkeypatch, share, deaths):
+    """With a checkpoint for every row, and with those of first rows alone."""
+    monkeypatch.setattr(_checkpoints, "_SHARE", share)
     spec = write_spec(tmp_path, TINY)
     with monkeypatch.context() as patch:
         count = writes_of(patch)
         run_study(spec, tmp_path / "whole")
         total = count[0]
     same(finished, tmp_path / "whole")
-    for n, limit in enumerate(np.linspace(2, total, 5).astype(int)):
+    for n, limit in enumerate(np.linspace(2, total, deaths).astype(int)):
         out = tmp_path / f"cut-{n}"
         with monkeypatch.context() as patch:
             writes_of(patch, int(limit))
@@ -164,6 +171,25 @@ def test_death_at_any_write_loses_nothing(finished, tmp_path, monkeypatch):
                 resume(out)
         resume(out)
         same(finished, out)
+
+
+def test_checkpoints_take_little_of_the_time(monkeypatch):
+    """On a clock that rows and checkpoints move by a second and by ten."""
+    now, written = [0.0], []
+
+    def save(path, state, index):
+        written.append(index)
+        now[0] += 10
+
+    store: Any = SimpleNamespace(save_checkpoint=save)
+    monkeypatch.setattr(_checkpoints.time, "perf_counter", lambda: now[0])
+    checkpoints = _checkpoints.Checkpoints(store, "run")
+    for index in range(1, 1001):
+        now[0] += 1
+        checkpoints.offer(None, index)
+    # One in the beginning, then one whenever all of them were a twentieth of the time.
+    assert written[:2] == [1, 190]
+    assert 0.04 < 10 * len(written) / now[0] <= 0.05 + 10 / now[0]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")

@@ -9,6 +9,7 @@ from jax.flatten_util import ravel_pytree
 
 from ..curvature import ExtremeEigenvalues
 from ..observables import gradient_norm
+from ._checkpoints import Checkpoints
 from .build import Plan
 from .progress import Progress
 from .store import Store
@@ -56,7 +57,8 @@ def carry_out_curvature(
     attributes = {"source": source, "tolerance": section.tolerance}
     store.allocate(path, {"time": time}, columns, str(params.dtype), attributes)
     start = search.initial(plan.objective, plan.params)
-    carry, index = store.load_checkpoint(path, start) or (start, 0)
+    checkpoints = Checkpoints(store, path)
+    carry, index = checkpoints.start(start)
     norm = eqx.filter_jit(gradient_norm)
     with progress.stage(title, rows) as bar:
         bar.at(index)
@@ -75,7 +77,7 @@ def carry_out_curvature(
                 }
             store.write_row(path, index, row)
             index += 1
-            store.save_checkpoint(path, carry, index)
+            checkpoints.offer(carry, index)
             bar.at(index)
     products = int(np.nansum(store.read(path, "products")))
     store.annotate(path, {"products": products, "complete": True})

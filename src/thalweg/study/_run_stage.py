@@ -12,6 +12,7 @@ from .._trees import tree_size
 from ..flows import Integration
 from ..optimizers import Descent
 from ..trajectory import Resumable, Snapshot
+from ._checkpoints import Checkpoints
 from .progress import Progress
 from .store import Store
 
@@ -64,7 +65,8 @@ def carry_out_run(
     dtype = str(jnp.result_type(*jax.tree.leaves(run.params)))
     dimensions = {name: column.dimensions for name, column in columns.items()}
     store.allocate(path, coordinates, dimensions, dtype, attributes)
-    state, index = store.load_checkpoint(path, initial) or (initial, 0)
+    checkpoints = Checkpoints(store, path)
+    state, index = checkpoints.start(initial)
     store.check(path)
     with progress.stage(title, len(run.times)) as bar:
         bar.at(index)
@@ -80,7 +82,7 @@ def carry_out_run(
             store.write_row(path, index, row)
             index += 1
             store.annotate(path, _ending(snapshot, index))
-            store.save_checkpoint(path, state, index)
+            checkpoints.offer(state, index)
             bar.at(index)
     store.annotate(path, {"complete": True})
 
