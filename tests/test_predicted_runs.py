@@ -236,6 +236,28 @@ def test_an_ensemble_for_another_loss():
         tw.kernels.predicted_ensemble(optimizer, objective, network, at)
 
 
+def test_an_ensemble_for_labels():
+    """The number of outputs is what is said, also where the last class has no sample."""
+    network = tw.kernels.fully_connected(2, activation="erf")
+    optimizer, labels = tw.GradientDescent(0.5), np.asarray([0, 1, 1, 0, 1, 0])
+    rows = {}
+    for name, targets, outputs in (("labels", labels, 3), ("rows", np.eye(3)[labels], None)):
+        objective = tw.Objective(OBJECTIVE.predict, tw.losses.cross_entropy, INPUTS, targets)
+        rows[name] = tw.kernels.predicted_ensemble(
+            optimizer, objective, network, [0, 9], outputs=outputs, draws=3, key=jr.key(0)
+        ).outputs
+    assert rows["labels"].shape == (2, 6, 3)
+    np.testing.assert_allclose(rows["labels"], rows["rows"], atol=1e-12)
+    objective = tw.Objective(OBJECTIVE.predict, tw.losses.cross_entropy, INPUTS, labels)
+    for outputs, message in ((None, "do not say how many"), (1, "0 to 0"), (0, "outputs")):
+        with pytest.raises(ValueError, match=message):
+            tw.kernels.predicted_ensemble(
+                optimizer, objective, network, [0, 9], outputs=outputs, draws=3, key=jr.key(0)
+            )
+    with pytest.raises(ValueError, match="are for 2"):
+        tw.kernels.predicted_ensemble(optimizer, OBJECTIVE, network, [0, 9], outputs=3)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_other_samples_of_a_singular_kernel_at_late_times(dtype):
     """What least squares says, from the start that gradient flow leaves where data say nothing."""

@@ -1,5 +1,6 @@
 """What infinitely wide networks will do: mean and variance over initialisations."""
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -25,6 +26,7 @@ def predicted_ensemble(
     at: Any,
     *,
     inputs: Any | None = None,
+    outputs: int | None = None,
     draws: int | None = None,
     key: PRNGKeyArray | None = None,
     rtol: float | None = None,
@@ -46,11 +48,13 @@ def predicted_ensemble(
     - `dynamics`, `at`, `rtol`: as in `tw.predicted_run`.
     - `objective`: for its data and its loss; its `predict` is not used.
     - `inputs`: other samples to predict on, `(others, ...)`.
+    - `outputs`: how many the networks have, where targets are labels; as many as rows of targets
+        have columns otherwise.
     - `draws`, `key`: for losses other than the squared error; `error` is then the standard error of
         the mean, together with that of the flows.
 
-    **Raises:** ValueError for targets whose shape says not how many outputs there are, for too few
-    draws or no key; what `tw.predicted_run` raises.
+    **Raises:** ValueError for targets that do not say how many outputs there are, if `outputs` does
+    not, for too few draws or no key; what `tw.predicted_run` raises.
 
     ??? cite "Reference"
 
@@ -61,6 +65,7 @@ def predicted_ensemble(
     check_instance(network, InfiniteNetwork, "network", "an infinitely wide network")
     clock = Clock.of(dynamics, at)
     check_linear(dynamics)
+    count = _outputs_of(objective, outputs)
     kernels = network(objective.inputs)
     found = modes(kernels.tangent)
     if isinstance(objective.loss, SquaredError):
@@ -73,7 +78,8 @@ def predicted_ensemble(
     check_positive_integer(draws, "draws")
     if draws < 2:
         raise ValueError(f"draws: a variance takes at least 2, got {draws}.")
-    return _drawn(clock, objective, network, kernels.nngp, found, inputs, draws, key, rtol)
+    prior = kernels.nngp
+    return _drawn(clock, objective, network, prior, found, inputs, count, draws, key, rtol)
 
 
 def _exact(clock, objective, network, nngp, found: Modes, inputs):
@@ -147,9 +153,8 @@ def _beside(network, objective, inputs):
     return between.tangent, between.nngp, network.prior_variances(inputs)
 
 
-def _drawn(clock, objective, network, nngp, found, inputs, draws, key, rtol):
+def _drawn(clock, objective, network, nngp, found, inputs, outputs, draws, key, rtol):
     samples = objective.samples
-    outputs = _outputs_of(objective)
     everything = nngp
     cross = None
     if inputs is not None:
@@ -193,14 +198,21 @@ def _drawn(clock, objective, network, nngp, found, inputs, draws, key, rtol):
     )
 
 
-def _outputs_of(objective) -> int:
+def _outputs_of(objective: Objective, given: int | None) -> int:
     """How many outputs targets are meant for."""
     targets = objective.targets
-    if targets.ndim == 2:
-        return targets.shape[1]
-    if jnp.issubdtype(targets.dtype, jnp.integer):
-        return int(jnp.max(targets)) + 1
-    raise ValueError(
-        f"targets: shape {targets.shape} does not say how many outputs there are; pass one-hot"
-        " rows."
-    )
+    if given is not None:
+        check_positive_integer(given, "outputs")
+    if targets.ndim > 1 or isinstance(objective.loss, SquaredError):
+        found = math.prod(targets.shape[1:])
+        if given not in (None, found):
+            raise ValueError(
+                f"outputs: {given}, but targets of shape {targets.shape} are for {found}."
+            )
+        return found
+    if given is None:
+        raise ValueError(
+            f"outputs: targets of shape {targets.shape} do not say how many there are; say it, or"
+            " pass one-hot rows for targets."
+        )
+    return given
