@@ -73,6 +73,20 @@ def test_sublinear_rates(damping):
     assert abs(found.exponent - damping) < 4 * found.uncertainty
 
 
+def test_the_uncertainty_of_an_exponent_that_drifts():
+    """It reaches to the exponent at both ends of the window."""
+    times = np.linspace(0.0, 400.0, 4000)
+    for bend in (-0.02, 0.02):
+        # log(loss) is a parabola in log(t), so that the exponent at a time is known.
+        logarithm = np.log(np.maximum(times, 1e-3))
+        found = tw.rate(trajectory(np.exp(-2 * logarithm - bend * logarithm**2), times))
+        assert found.kind == "sublinear"
+        ends = [2 + 2 * bend * np.log(t) for t in found.window]
+        for end in ends:
+            assert abs(end - found.exponent) < (1 + 1e-6) * found.uncertainty
+        assert found.uncertainty < abs(ends[1] - ends[0])
+
+
 def test_nesterovs_method_is_linear_in_the_end():
     """`(1 - step eigenvalue)^k k^-d`: measured where it was, and where it ends."""
     optimizer, spectrum = tw.Nesterov(0.9, damping=3.0), SPECTRUM[3:]

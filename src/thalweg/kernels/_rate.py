@@ -60,8 +60,9 @@ def rate(
     fitted to the logarithm of that over the window, by least squares; the one that leaves less, if
     it leaves little, is the verdict. The uncertainty is that of a jackknife over blocks of the
     window, which makes no assumption about how errors of neighbouring times depend on each other,
-    or half of what the exponents of the window's two halves differ by, if that is more: a law that
-    is only being approached is not yet known better.
+    or how far the exponent is from that at either end of the window by the parabola that fits
+    best, if that is more: exponents drift where ever slower modes take over. Where one goes after
+    the window is not known from the window.
 
     **Arguments:**
 
@@ -151,6 +152,6 @@ def _fit(x, y, fallen) -> tuple[float, float, float]:
         slopes.append(np.polyfit(x[rest], y[rest], 1)[0])
     spread = np.asarray(slopes)
     variance = (_BLOCKS - 1) / _BLOCKS * np.sum((spread - spread.mean()) ** 2)
-    middle = len(x) // 2
-    halves = [np.polyfit(x[half], y[half], 1)[0] for half in (np.s_[:middle], np.s_[middle:])]
-    return float(slope), max(float(np.sqrt(variance)), abs(halves[1] - halves[0]) / 2), left
+    bend, tilt, _ = np.polyfit(x, y, 2)
+    drift = float(np.max(np.abs(tilt + 2 * bend * x[[0, -1]] - slope)))
+    return float(slope), max(float(np.sqrt(variance)), drift), left
