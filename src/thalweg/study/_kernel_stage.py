@@ -73,6 +73,7 @@ def _carry_out(
         "rate_kind": measured.kind,
         "predicted_rate": str(expected),
         "predicted_rate_kind": expected.kind,
+        "predicted_exponent": expected.exponent,
     }
     time = np.asarray(run.times)
     store.allocate(path, {"time": time}, dict.fromkeys(columns, ()), str(time.dtype), attributes)

@@ -115,7 +115,7 @@ def kernel_table(results: Results) -> Table:
                 significant(predicted, 6) if np.isfinite(predicted) else "diverged",
                 percent(drift),
                 _fall(seen),
-                str(seen.attributes.get("predicted_rate", "")),
+                _law(seen),
             ]
         )
     return Table(header, rows)
@@ -125,6 +125,15 @@ def _fall(seen: Member) -> str:
     """How the loss fell, without the reasons, which the verdict has."""
     kind = seen.attributes.get("rate_kind", "")
     return str(kind) if kind == "neither" else str(seen.attributes.get("rate", ""))
+
+
+def _law(seen: Member) -> str:
+    """What the slowest mode will do, and how little of that is within a run too short for it."""
+    law = str(seen.attributes.get("predicted_rate", ""))
+    exponent = float(seen.attributes.get("predicted_exponent", np.nan))
+    fallen = -np.expm1(-exponent * seen.numbers("time")[-1])
+    short = 0 < fallen < 0.5
+    return f"{law}; in this run that is a fall by {percent(fallen)}" if short else law
 
 
 def cost_table(results: Results) -> Table:
