@@ -4,7 +4,7 @@
     python benchmarks/tangent_kernels.py --operator 20000
 
 `OLD_PYTHON` is the interpreter of an environment with neural-tangents 0.6.5 and a JAX that it still
-works with (`jax==0.4.30 jaxlib==0.4.30 numpy<2 scipy<1.13`). The first command compares kernels of
+works with (`jax==0.4.20 jaxlib==0.4.20 numpy<2 scipy<1.13`). The first command compares kernels of
 infinitely wide networks (largest relative difference), and times the kernel of a real network with
 about 10^5 parameters and 10 outputs on digits, all pairs of outputs, float32: every method of
 neural-tangents, and ours at several memory budgets, each in a process of its own, best of three.
@@ -159,7 +159,8 @@ def race(python, folder, samples):
     objective, network = problem(samples)
     arrays = {f"weight{i}": np.asarray(layer.weight) for i, layer in enumerate(network.layers)}
     arrays |= {f"bias{i}": np.asarray(layer.bias) for i, layer in enumerate(network.layers)}
-    result = {"samples": samples, "parameters": sum(a.size for a in arrays.values())}
+    count = sum(a.size for a in arrays.values())
+    result = {"samples": samples, "parameters": count, "precision": "float32"}
     theirs = {}
     for batch in (0, 100):
         saved(folder / "in.npz", {"inputs": objective.inputs, "batch": batch, **arrays})
