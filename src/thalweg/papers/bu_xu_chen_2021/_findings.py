@@ -113,12 +113,15 @@ def _by_width(group: Group) -> Sentence | None:
             slopes[label] = _slope(widths, gaps)
     if not slopes:
         return None
+    shares = [c.gap["start"] / c.gap["limit"] for c in group.curves]
+    least, most = min(shares), max(shares)
     expected = all(abs(s + 0.5) <= max(_SLOPE, 2 * e) for s, e in slopes.values())
     text = (
         f"{_title(group)}: the difference from the prediction of infinite width goes with the width"
         " to the power "
         + _listed([f"{with_error(*s)} ({label})" for label, s in slopes.items()])
-        + "; −1/2 is what fluctuations of the kernel at the start leave."
+        + f"; −1/2 is what theory has. The kernel at the start is off by {significant(least, 2)} to"
+        f" {significant(most, 2)} times as much, which its movement does."
     )
     return Sentence(
         text, "good" if expected else "notice", {label: s for label, (s, _) in slopes.items()}
