@@ -12,7 +12,7 @@ import thalweg as tw
 from thalweg.papers import bu_xu_chen_2021 as paper
 from thalweg.papers.bu_xu_chen_2021._curves import Group, read_groups
 from thalweg.papers.bu_xu_chen_2021._findings import findings
-from thalweg.papers.bu_xu_chen_2021._methods import PyTorchNesterov
+from thalweg.papers.bu_xu_chen_2021._forms import CascadedMomenta, PyTorchNesterov
 from thalweg.papers.bu_xu_chen_2021._plan import saved_epochs
 from thalweg.papers.bu_xu_chen_2021._published import BY_EPOCH, BY_WIDTH
 from thalweg.papers.bu_xu_chen_2021._settings import unscaled
@@ -61,12 +61,20 @@ def sgd_of_pytorch(start, gradient, lr, momentum, epochs, nesterov=False):
 
 
 def two_momenta(start, gradient, lr, first, second, epochs):
-    points = [start] * 3
+    """Two buffers, one behind the other, with the roots for momenta; one begins a step late."""
+    spread = np.sqrt(first**2 + 4 * second)
+    points, x, one, two = [start], start, None, None
     for _ in range(1, epochs):
-        x, before, earlier = points[-1], points[-2], points[-3]
-        step = first * (x - before) + second * (before - earlier) - lr * gradient(x)
-        points.append(x + step)
-    return points[2:]
+        g = gradient(x)
+        if one is None:
+            one, step = g, g
+        else:
+            one = (first + spread) / 2 * one + g
+            two = one if two is None else (first - spread) / 2 * two + one
+            step = two
+        x = x - lr * step
+        points.append(x)
+    return points
 
 
 def nesterov(start, gradient, lr, d, epochs):
@@ -207,6 +215,30 @@ def test_the_form_of_pytorch_on_a_quadratic():
     # Not quite Nesterov's own.
     assert not np.allclose(points[-1], tw.Nesterov(0.1, 3.0).response(curvatures, 39), rtol=0.01)
     assert isinstance(method.limit(), tw.NesterovFlow)
+
+
+def test_the_form_of_two_momenta_on_a_quadratic():
+    curvatures = np.array([0.3, 2.0, 5.0])
+    method = CascadedMomenta(0.1, 0.2, 0.5)
+    points = two_momenta(np.ones(3), lambda x: curvatures * x, 0.1, 0.2, 0.5, 40)
+    ran = [method.response(curvatures, k) for k in range(40)]
+    np.testing.assert_allclose(ran, points, rtol=1e-12, atol=1e-15)
+    for dtype, rtol in (("float32", 1e-4), ("float64", 1e-12)):
+        curved = curvatures.astype(dtype)
+        state = jnp.ones(3, dtype), method.init(jnp.ones(3, dtype))
+        for k in range(39):
+            state = method.update(jnp.asarray(k), *state, lambda x, curved=curved: curved * x)
+        assert state[0].dtype == dtype
+        np.testing.assert_allclose(state[0], points[-1], rtol=rtol, atol=rtol)
+    # From the fourth step on the recursion, but from another start.
+    plain = tw.HigherMomentum(0.1, 0.2, 0.5)
+    assert not np.allclose(points[-1], plain.response(curvatures, 39), rtol=0.01)
+    for ours, theirs in zip(
+        method.recurrence(curvatures, 3), plain.recurrence(curvatures, 3), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs)
+    assert method.limit() == plain.limit()
+    assert method.time_per_step == plain.time_per_step
 
 
 def test_kernel_of_the_theorys_network_from_its_factors():

@@ -121,7 +121,7 @@ def _by_width(group: Group) -> Sentence | None:
         " to the power "
         + _listed([f"{with_error(*s)} ({label})" for label, s in slopes.items()])
         + f"; −1/2 is what theory has. The kernel at the start is off by {significant(least, 2)} to"
-        f" {significant(most, 2)} times as much, which its movement does."
+        f" {significant(most, 2)} times as much, by its movement."
     )
     return Sentence(
         text, "good" if expected else "notice", {label: s for label, (s, _) in slopes.items()}

@@ -2,11 +2,6 @@
 
 import abc
 from dataclasses import dataclass
-from typing import ClassVar
-
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from ...optimizers import (
     ClassicalOptimizer,
@@ -15,6 +10,7 @@ from ...optimizers import (
     HigherMomentum,
     Nesterov,
 )
+from ._forms import CascadedMomenta, PyTorchNesterov
 
 
 class Method(abc.ABC):
@@ -96,52 +92,5 @@ class TwoMomenta(Method):
     def optimizer(self, step_size):
         return HigherMomentum(step_size, self.first, self.second)
 
-
-class PyTorchNesterov(ClassicalOptimizer):
-    """Nesterov's method as PyTorch's SGD makes it, momentum (k - 1) / (k + d - 1) set by hand.
-
-    What is followed is the point ahead, at which gradients are taken, and one momentum stands for
-    two: that of the last step and that of the next. Where it changes from step to step this is not
-    quite Nesterov's method.
-    """
-
-    step_size: float | Float[Array, ""]
-    damping: float | Float[Array, ""]
-    name: ClassVar[str] = "Nesterov, PyTorch's form"
-
-    def _nesterov(self) -> Nesterov:
-        return Nesterov(self.step_size, self.damping)
-
-    @property
-    def time_per_step(self):
-        return self._nesterov().time_per_step
-
-    def init(self, params):
-        return jax.tree.map(jnp.zeros_like, params)
-
-    def update(self, k, params, state, gradient):
-        momentum = self._nesterov().momentum_at(k)
-        g = gradient(params)
-        state = jax.tree.map(lambda b, g: jnp.asarray(momentum, b.dtype) * b + g, state, g)
-        params = jax.tree.map(
-            lambda x, b, g: x - self.step_size * (g + jnp.asarray(momentum, b.dtype) * b),
-            params,
-            state,
-            g,
-        )
-        return params, state
-
-    def limit(self):
-        return self._nesterov().limit()
-
-    def recurrence(self, eigenvalue, k):
-        decrease = float(self.step_size) * eigenvalue
-        now, before = (float(self._nesterov().momentum_at(max(j, 0))) for j in (k, k - 1))
-        if before == 0:
-            # Nothing but the gradient is in the buffer, or nothing at all.
-            return 1 - (1 + now) * decrease, -(now**2) * decrease
-        share = now**2 / before
-        return 1 + share - (1 + now) * decrease, -share * (1 - decrease)
-
-    def stability_limit(self, k):
-        return self._nesterov().stability_limit(k)
+    def as_published(self, step_size):
+        return CascadedMomenta(step_size, self.first, self.second)
