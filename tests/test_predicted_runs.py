@@ -254,6 +254,12 @@ def test_an_ensemble_for_labels():
             tw.kernels.predicted_ensemble(
                 optimizer, objective, network, [0, 9], outputs=outputs, draws=3, key=jr.key(0)
             )
+    rough = lambda predictions, targets: jnp.abs(predictions - targets)  # noqa: E731
+    objective = tw.Objective(OBJECTIVE.predict, rough, INPUTS, np.ones(6))
+    with pytest.raises(ValueError, match="expected rows"):
+        tw.kernels.predicted_ensemble(
+            optimizer, objective, network, [0, 9], outputs=1, draws=3, key=jr.key(0)
+        )
     with pytest.raises(ValueError, match="are for 2"):
         tw.kernels.predicted_ensemble(optimizer, OBJECTIVE, network, [0, 9], outputs=3)
 

@@ -1,6 +1,7 @@
 """Rates: theory against long responses, and verdicts from data against known laws."""
 
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import optax
 import pytest
@@ -85,6 +86,41 @@ def test_the_uncertainty_of_an_exponent_that_drifts():
         for end in ends:
             assert abs(end - found.exponent) < (1 + 1e-6) * found.uncertainty
         assert found.uncertainty < abs(ends[1] - ends[0])
+
+
+def test_the_uncertainty_where_losses_oscillate():
+    """An envelope is a little too low before every crest."""
+    times, found = np.linspace(0, 100, 4001)[1:], []
+    for frequency in np.geomspace(0.5, 15, 12):
+        for power in (2.0, 5.0):
+            loss = times**-power * np.cos(frequency * times) ** 2
+            found.append((power, rate_of(times, loss, 0.0, None)))
+    # A few crests within the window are too little for a verdict.
+    told = [(power, rate) for power, rate in found if rate.kind != "neither"]
+    assert len(told) > len(found) / 2
+    for power, rate in told:
+        assert rate.kind == "sublinear"
+        assert abs(rate.exponent - power) < 2 * rate.uncertainty < 0.2 * power
+
+
+def test_a_window_far_from_zero():
+    times = 1e5 + np.linspace(0, 1, 100)
+    found = rate_of(times, np.exp(-3 * (times - 1e5)), 0.0, 1e5)
+    assert found.kind == "linear"
+    assert found.exponent == pytest.approx(3, rel=1e-9)
+
+
+def test_no_theory_for_other_losses():
+    inputs, labels = np.random.default_rng(0).normal(size=(6, 3)), np.array([0, 1, 1, 0, 1, 0])
+    objective = tw.Objective(tw.networks.apply, tw.losses.cross_entropy, inputs, labels)
+    network = tw.networks.fully_connected([3, 8, 2], key=jr.key(0))
+    predicted = tw.predicted_run(tw.GradientDescent(0.1), objective, network, [0, 10])
+    with pytest.raises(ValueError, match="not the squared error"):
+        tw.predicted_rate(tw.GradientDescent(0.1), predicted)
+    kernels = tw.kernels.fully_connected(2)(inputs)
+    with pytest.raises(TypeError, match="got Kernels"):
+        tw.predicted_rate(tw.GradientDescent(0.1), kernels)
+    assert tw.predicted_rate(tw.GradientDescent(0.1), 2.0).eigenvalue == 2.0
 
 
 def test_nesterovs_method_is_linear_in_the_end():

@@ -51,7 +51,7 @@ def predicted_ensemble(
     - `outputs`: how many the networks have, where targets are labels; as many as rows of targets
         have columns otherwise.
     - `draws`, `key`: for losses other than the squared error; `error` is then the standard error of
-        the mean, together with that of the flows.
+        the mean, together with that of the flows, as a Euclidean distance over all outputs.
 
     **Raises:** ValueError for targets that do not say how many outputs there are, if `outputs` does
     not, for too few draws or no key; what `tw.predicted_run` raises.
@@ -192,6 +192,7 @@ def _drawn(clock, objective, network, nngp, found, inputs, outputs, draws, key, 
         variance=variance,
         others_variance=spread,
         error=standard,
+        modal=False,
         modes=found,
         status=worst.status,
         dynamics=clock.dynamics,
@@ -203,16 +204,21 @@ def _outputs_of(objective: Objective, given: int | None) -> int:
     targets = objective.targets
     if given is not None:
         check_positive_integer(given, "outputs")
-    if targets.ndim > 1 or isinstance(objective.loss, SquaredError):
+    if targets.ndim == 2 or isinstance(objective.loss, SquaredError):
         found = math.prod(targets.shape[1:])
         if given not in (None, found):
             raise ValueError(
                 f"outputs: {given}, but targets of shape {targets.shape} are for {found}."
             )
         return found
+    if targets.ndim != 1 or not jnp.issubdtype(targets.dtype, jnp.integer):
+        raise ValueError(
+            f"targets: shape {targets.shape}; with this loss expected rows, (samples, outputs), or"
+            " labels, integers of shape (samples,)."
+        )
     if given is None:
         raise ValueError(
-            f"outputs: targets of shape {targets.shape} do not say how many there are; say it, or"
-            " pass one-hot rows for targets."
+            "outputs: labels do not say how many classes there are; say how many outputs the"
+            " networks have, or pass one-hot rows for targets."
         )
     return given

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from ..flows import Decay, Flow
 from ..optimizers import ClassicalOptimizer
+from ._infinite_network import Kernels
 from ._modes import Modes
 from ._prediction import IN_THE_LONG_RUN, Prediction
 
@@ -65,7 +66,7 @@ class PredictedRate(eqx.Module):
 
 
 def predicted_rate(dynamics: Any, spectrum: Any) -> PredictedRate:
-    """How the loss falls in the long run, if the tangent kernel stays what it is.
+    """How the squared error falls in the long run, if the tangent kernel stays what it is.
 
         tw.predicted_rate(tw.NesterovFlow(3.0), spectrum)  # sublinear: loss ~ t^-3
         tw.predicted_rate(tw.Nesterov(0.1), spectrum)      # linear, after loss ~ t^-3 until ...
@@ -81,7 +82,7 @@ def predicted_rate(dynamics: Any, spectrum: Any) -> PredictedRate:
         of the tangent kernel divided by the number of samples.
 
     **Raises:** TypeError for another dynamics; ValueError for a spectrum that is empty, not finite,
-    or nowhere positive.
+    or nowhere positive, and for a prediction with another loss, whose modes drive each other.
 
     ??? cite "References"
 
@@ -136,20 +137,24 @@ def curvatures_of(spectrum: Any) -> tuple[Float[np.ndarray, "modes"], int]:
     **Raises:** TypeError for what is no spectrum; ValueError for one that is empty, not finite,
     nowhere positive, somewhere negative by more than rounding, or not a row of numbers.
     """
+    if isinstance(spectrum, Prediction) and not spectrum.modal:
+        raise ValueError(
+            "spectrum: a prediction whose loss is not the squared error; modes drive each other,"
+            " and no law is known. `tw.rate` says how the loss falls."
+        )
     if isinstance(spectrum, Prediction | Modes):
         spectrum = np.ravel(np.asarray(spectrum.curvatures))
-    if isinstance(spectrum, eqx.Module):
+    if isinstance(spectrum, eqx.Module | Kernels):
         raise TypeError(
             "spectrum: expected a Prediction, Modes or a row of curvatures, got"
             f" {type(spectrum).__name__}."
         )
-    values = np.sort(np.asarray(spectrum, float))
+    values = np.sort(np.atleast_1d(np.asarray(spectrum, float)))
     if values.ndim > 1:
         raise ValueError(
             f"spectrum: expected a row of curvatures, got shape {values.shape}; for a kernel's"
             " matrix, pass `tw.kernels.modes(matrix)`."
         )
-    values = np.atleast_1d(values)
     if values.size == 0 or not np.isfinite(values).all():
         raise ValueError("spectrum: expected finite eigenvalues, and at least one.")
     if values[-1] <= 0:

@@ -179,6 +179,7 @@ def made_in_prediction_space(clock, objective, found, start, beside, rtol):
         loss=run.loss,
         others=others,
         error=error,
+        modal=isinstance(objective.loss, SquaredError),
         modes=found,
         status=run.status,
         dynamics=clock.dynamics,

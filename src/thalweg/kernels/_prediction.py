@@ -31,7 +31,8 @@ class Prediction(eqx.Module):
     - `error`: shape `(saves,)`, how far `outputs` are from the exact solution for this kernel, as a
         Euclidean distance; None where they are exact up to rounding. How far a network is from its
         kernel is another question, which a run answers.
-    - `modes`: the kernel's. A mode's motion is that of `1/2 eigenvalue / samples x^2`.
+    - `modes`: the kernel's. With the squared error a mode's motion is that of
+        `1/2 eigenvalue / samples x^2`, and `modal` is true.
     - `status`: "diverged", with the eigenvalue that is at fault, where a mode grows.
     """
 
@@ -46,6 +47,7 @@ class Prediction(eqx.Module):
     variance: Float[Array, "saves samples ..."] | None = None
     others_variance: Float[Array, "saves others ..."] | None = None
     error: Float[Array, "saves"] | None = None
+    modal: bool = eqx.field(static=True, default=True)
 
     @property
     def curvatures(self) -> Float[Array, "*kernels modes"]:

@@ -21,6 +21,8 @@ _BETTER = 0.5
 # The loss must fall by this factor at least before anything can be said.
 _FALLEN = math.log(2.0)
 _FEWEST = 16
+# From so many crests on they have a slope of their own.
+_FEW_CRESTS = 3
 
 
 class Rate(eqx.Module):
@@ -61,8 +63,8 @@ def rate(
     it leaves little, is the verdict. The uncertainty is that of a jackknife over blocks of the
     window, which makes no assumption about how errors of neighbouring times depend on each other,
     or how far the exponent is from that at either end of the window by the parabola that fits
-    best, if that is more: exponents drift where ever slower modes take over. Where one goes after
-    the window is not known from the window.
+    best, or from that of the crests alone, if that is more: exponents drift where ever slower modes
+    take over. Where one goes after the window is not known from the window.
 
     **Arguments:**
 
@@ -92,6 +94,7 @@ def rate_of(times: np.ndarray, loss: np.ndarray, floor: float, start: float | No
     t, y = times[kept], np.log(envelope[kept])
     end = _end_of_envelope(t, excess[kept], envelope[kept])
     t, y = t[:end], y[:end]
+    crests = _crests(excess[kept][:end], envelope[kept][:end])
     window = (float(t[0]), float(t[-1])) if t.size else (begin, float(times[-1]))
     if t.size < _FEWEST:
         return _neither({}, window, f"only {t.size} saved times can be used; it takes {_FEWEST}")
@@ -101,8 +104,8 @@ def rate_of(times: np.ndarray, loss: np.ndarray, floor: float, start: float | No
             {}, window, f"the loss fell by a factor of {math.exp(fallen):.3g} over the window only"
         )
     fits: dict[Kind, tuple[float, float, float]] = {
-        "linear": _fit(t, y, fallen),
-        "sublinear": _fit(np.log(t), y, fallen),
+        "linear": _fit(t, y, fallen, crests),
+        "sublinear": _fit(np.log(t), y, fallen, crests),
     }
     misfit = {name: fit[2] for name, fit in fits.items()}
     kind: Kind = "linear" if misfit["linear"] <= misfit["sublinear"] else "sublinear"
@@ -136,14 +139,21 @@ def _end_of_envelope(t, values, envelope):
     Where losses oscillate, the last crest has no later one above the trough that follows it. A
     stretch without crests that is longer than any between them is no trough.
     """
-    crests = np.flatnonzero((values[1:] >= envelope[1:]) & (values[1:] > values[:-1])) + 1
+    crests = _crests(values, envelope)
     if crests.size < 2 or t[-1] - t[crests[-1]] > 2 * np.max(np.diff(t[crests])):
         return len(t)
     return int(crests[-1]) + 1
 
 
-def _fit(x, y, fallen) -> tuple[float, float, float]:
+def _crests(values, envelope):
+    """Where values rise to their envelope."""
+    return np.flatnonzero((values[1:] >= envelope[1:]) & (values[1:] > values[:-1])) + 1
+
+
+def _fit(x, y, fallen, crests) -> tuple[float, float, float]:
     """Slope, its uncertainty, and the misfit."""
+    # Times far from zero leave a parabola no digits.
+    x = x - x.mean()
     slope, offset = np.polyfit(x, y, 1)
     left = float(np.sqrt(np.mean((y - slope * x - offset) ** 2))) / fallen
     slopes = []
@@ -154,4 +164,8 @@ def _fit(x, y, fallen) -> tuple[float, float, float]:
     variance = (_BLOCKS - 1) / _BLOCKS * np.sum((spread - spread.mean()) ** 2)
     bend, tilt, _ = np.polyfit(x, y, 2)
     drift = float(np.max(np.abs(tilt + 2 * bend * x[[0, -1]] - slope)))
-    return float(slope), max(float(np.sqrt(variance)), drift), left
+    # Before a crest the envelope is as high as the crest, which is too low for that time.
+    bridged = 0.0
+    if crests.size >= _FEW_CRESTS:
+        bridged = abs(float(np.polyfit(x[crests], y[crests], 1)[0]) - slope)
+    return float(slope), max(float(np.sqrt(variance)), drift, bridged), left

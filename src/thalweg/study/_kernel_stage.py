@@ -8,7 +8,7 @@ import numpy as np
 
 from ..kernels import KernelDrift, Modes, empirical, modes, predicted_rate, rate
 from ..kernels._predicted_run import predicted_by
-from ..kernels._prediction import Clock
+from ..kernels._prediction import Clock, Prediction
 from ..observables import observe
 from ._closeness_stages import stored_trajectory
 from .build import Plan, PlannedRun
@@ -61,7 +61,7 @@ def _carry_out(
         "predicted_loss": np.append(np.asarray(predicted.loss), missing),
         "drift": np.asarray(drift),
     }
-    measured, expected = rate(run), predicted_rate(planned.optimizer, predicted)
+    measured = rate(run)
     attributes = {
         "optimizer": planned.name,
         "outputs": outputs,
@@ -71,14 +71,22 @@ def _carry_out(
         "status_message": predicted.status.message,
         "rate": str(measured),
         "rate_kind": measured.kind,
-        "predicted_rate": str(expected),
-        "predicted_rate_kind": expected.kind,
-        "predicted_exponent": expected.exponent,
+        **_law(planned, predicted),
     }
     time = np.asarray(run.times)
     store.allocate(path, {"time": time}, dict.fromkeys(columns, ()), str(time.dtype), attributes)
     store.write_columns(path, columns)
     store.annotate(path, {"complete": True})
+
+
+def _law(planned: PlannedRun, predicted: Prediction) -> dict[str, Any]:
+    """What theory has for the loss in the long run."""
+    if not predicted.modal:
+        return {"predicted_rate": "none is known for this loss", "predicted_rate_kind": "unknown"}
+    expected = predicted_rate(planned.optimizer, predicted)
+    law = {"predicted_rate": str(expected), "predicted_rate_kind": expected.kind}
+    finite = np.isfinite(expected.exponent)
+    return law | {"predicted_exponent": expected.exponent} if finite else law
 
 
 def _alignment(plan: Plan, found: Modes) -> float:

@@ -2,7 +2,7 @@
 
 The store is a zarr v3 hierarchy that `xarray.open_datatree(path, engine="zarr")` reads. Arrays have
 their full length from the start, NaN where nothing was computed yet. After every saved time a
-stage writes its row, and then publishes a checkpoint: the state to go on from, as plain bytes of
+stage writes its row, and then may publish a checkpoint: the state to go on from, as plain bytes of
 plain arrays, in the one of two slots that is not in use, and last of all an attribute that names
 the slot. zarr replaces files atomically, so that at any moment the attribute names a complete
 checkpoint, with complete rows before it. Nothing stored is ever executed.

@@ -73,6 +73,9 @@ class CascadedMomenta(ClassicalOptimizer):
     second: float | Float[Array, ""]
     name: ClassVar[str] = "higher momentum, cascaded"
 
+    def __check_init__(self):
+        self._later()
+
     def _at(self, k, where=np.where) -> HigherMomentum:
         """What it is in step k, counted from 0; in the first one the momenta do nothing."""
         larger = (self.first + (self.first**2 + 4 * self.second) ** 0.5) / 2
