@@ -5,12 +5,12 @@ from fractions import Fraction
 import diffrax
 from jaxtyping import Array, Int, PyTree
 
-from ..solvers import AveragedMidpoint, StabilisedSolver, no_average
+from ..solvers import AveragedMidpoint, CountedSolver, no_average
 
 
 def cost_is_known(solver: diffrax.AbstractSolver) -> bool:
     """Whether the counts below are exact: explicit Runge-Kutta methods and our own."""
-    return isinstance(solver, (diffrax.AbstractERK, StabilisedSolver, AveragedMidpoint))
+    return isinstance(solver, (diffrax.AbstractERK, CountedSolver, AveragedMidpoint))
 
 
 def evaluation_price(solver: diffrax.AbstractSolver) -> Fraction:
@@ -19,8 +19,10 @@ def evaluation_price(solver: diffrax.AbstractSolver) -> Fraction:
     return Fraction(4, 3) if averages else Fraction(1)
 
 
-def initial_evaluations(solver: diffrax.AbstractSolver) -> int:
-    """Evaluations at the first point that no later attempt repeats."""
+def initial_evaluations(solver: diffrax.AbstractSolver, state: PyTree) -> Int[Array, ""] | int:
+    """Evaluations at the first point that no later attempt repeats, given the first state."""
+    if isinstance(solver, CountedSolver):
+        return solver.evaluations(state)
     return 0 if isinstance(solver, diffrax.AbstractERK) else 1
 
 
@@ -28,7 +30,7 @@ def attempt_evaluations(
     solver: diffrax.AbstractSolver, before: PyTree, after: PyTree
 ) -> Int[Array, ""] | int:
     """Evaluations of one attempted step, given the solver's states before and after it."""
-    if isinstance(solver, StabilisedSolver):
+    if isinstance(solver, CountedSolver):
         return solver.evaluations(after) - solver.evaluations(before)
     if isinstance(solver, AveragedMidpoint):
         return 1
@@ -44,7 +46,7 @@ def attempt_evaluations(
 
 def after_rejection(solver: diffrax.AbstractSolver, before: PyTree, after: PyTree) -> PyTree:
     """The solver's state to retry a rejected step from."""
-    if isinstance(solver, StabilisedSolver):
+    if isinstance(solver, CountedSolver):
         return solver.after_rejection(before, after)
     return before
 

@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from .._checks import check_instance, check_positive, check_positive_integer
 from .._trees import (
     check_params,
     tree_axpy,
+    tree_dot,
     tree_dtype,
     tree_norm,
     tree_random,
@@ -45,17 +46,25 @@ _ASIDE = 64
 # At how many times around the saved one it is measured.
 _PLACES = 4
 
+# Between saved times far apart the two are compared as well: at times that halve towards the saved
+# time before, or towards 0, so many of them at most.
+_LOOKS, _FAR = 8, 1.5
+
 # The largest error, as a part of the distance moved, that still says something about the flow.
 _LARGEST_ERROR = 0.5
 
 
 class IntegrationState(eqx.Module):
-    """The solution, its cruder companion, and the index of the next saved time."""
+    """The solution, its cruder companion, the index of the next saved time, and their largest lag.
+
+    The lag is how much later, or earlier, one of them passes where the other one is.
+    """
 
     index: Int[Array, ""]
     solution: MethodState | LeanState
     companion: MethodState | LeanState
     ended: Int[Array, ""]
+    lag: Float[Array, ""]
 
 
 class Integration:
@@ -137,6 +146,7 @@ class Integration:
             self._solution.start(self.objective, self.params),
             self._companion.start(self.objective, beside),
             zero,
+            jnp.zeros((), tree_dtype(self.params)),
         )
 
     def finished(self, state: IntegrationState) -> bool:
@@ -146,6 +156,9 @@ class Integration:
     def advance(self, state: IntegrationState) -> tuple[IntegrationState, Snapshot]:
         """Integrate to the next saved time."""
         target = self.times[int(state.index)]
+        lag = state.lag
+        for look in self._looks(int(state.index)):
+            state, lag = self._looked(state, look, lag)
         t, solution, status = self._reach(self._solution, state.solution, target)
         _, companion, fallen = self._reach(self._companion, state.companion, t)
         here = self._solution.at(self.objective, self.params, solution, t)
@@ -156,7 +169,8 @@ class Integration:
         if moved == 0:
             error = 0.0
         elif fallen.ok:
-            error = _SAFETY * self._distance(solution, companion, here, t)
+            apart, lag = self._apart(solution, companion, t, lag)
+            error = _SAFETY * max(self._distance(solution, companion, here, t), apart)
             companion = self._companion.looked(companion, t)
         steps = self._solution.accepted(solution)
         error += 4 * size * _eps(params) * float(np.sqrt(steps + 1))
@@ -180,7 +194,41 @@ class Integration:
             repeats=int(state.index) > 0 and t <= float(self.times[int(state.index) - 1]),
         )
         ended = jnp.asarray(0 if status.ok else 1)
-        return IntegrationState(state.index + 1, solution, companion, ended), snapshot
+        return IntegrationState(state.index + 1, solution, companion, ended, lag), snapshot
+
+    @property
+    def _lags(self) -> bool:
+        """Whether errors along the solution last: where it neither oscillates nor meets kinks."""
+        return self.dynamics.real_spectrum and not self.kinks.exist and not self._companion.frugal
+
+    def _looks(self, index: int) -> np.ndarray:
+        """Times before a saved one at which the two solutions are compared as well."""
+        target, before = self.times[index], self.times[index - 1] if index else 0.0
+        if not self._lags or target <= _FAR * before:
+            return np.zeros(0)
+        looks = target * 2.0 ** np.arange(-_LOOKS, 0)
+        return looks[looks > before]
+
+    def _looked(self, state: IntegrationState, t: float, lag: Any) -> tuple[IntegrationState, Any]:
+        """Both solutions brought to a time, and the largest lag up to there."""
+        t, solution, status = self._reach(self._solution, state.solution, t)
+        _, companion, fallen = self._reach(self._companion, state.companion, t)
+        if status.ok and fallen.ok:
+            _, lag = self._apart(solution, companion, t, lag)
+        return eqx.tree_at(lambda s: (s.solution, s.companion), state, (solution, companion)), lag
+
+    def _apart(self, solution: Any, companion: Any, t: float, lag: Any) -> tuple[float, Any]:
+        """What the largest lag so far amounts to now, as a distance, and the lag.
+
+        The difference of two solutions changes its sign now and then, where it says nothing about
+        their errors. An error along the solution does not heal: whoever is late stays late.
+        """
+        march, end = self._solution.now(solution)
+        other, last = self._companion.now(companion)
+        if not self._lags or t < float(end.t_before) or t < float(last.t_before):
+            return 0.0, lag
+        lag, distance = _lag(march, end, other, last, jnp.asarray(t, end.t.dtype), lag)
+        return float(distance), lag
 
     def _reach(self, method: Any, state: Any, target: float) -> tuple[float, Any, Status]:
         """Bring one solution to `target`, or as far as it goes."""
@@ -285,6 +333,17 @@ def _farthest(flow, marches, states, times, h):
         return flow.distance(a, b, h)
 
     return jnp.max(jax.lax.map(distance, times))
+
+
+@eqx.filter_jit
+def _lag(march, end, other, last, t, before):
+    """The largest lag of two marches up to a time, and how far the first one moves in it."""
+    here, velocity = jax.jvp(lambda s: march.at(end, s), (t,), (jnp.ones_like(t),))
+    gap = tree_sub(other.at(last, t), here)
+    speed = tree_norm(velocity)
+    lag = jnp.abs(tree_dot(gap, velocity)) / jnp.where(speed > 0, speed, jnp.inf) ** 2
+    largest = jnp.maximum(before, jnp.nan_to_num(lag, posinf=0.0)).astype(before.dtype)
+    return largest, largest * speed
 
 
 @eqx.filter_jit

@@ -18,12 +18,10 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._trees import tree_all_finite, tree_dtype, tree_norm, tree_strong
 from ..objective import Objective
-from ..solvers import AveragedMidpoint, StabilisedSolver
+from ..solvers import GROWING_ERROR, AveragedMidpoint, PacedSolver, StabilisedSolver
 from ._base import Flow
 from ._cost import after_rejection, attempt_evaluations, initial_evaluations
 
-# What a step may err by where the solution grows exponentially, relatively.
-_GROWING_ERROR = 5e-5
 # Changes of a step below so many times the parameters' resolution are round-off.
 _NOISE = 16
 # Steps are given up on when even the two numbers that time is kept in hardly resolve them, in
@@ -63,7 +61,7 @@ def most_growth(order: int) -> float:
 
     Of the exponential series, a method of this order has the terms up to that order.
     """
-    return min(1.0, (_GROWING_ERROR * factorial(order + 1)) ** (1 / (order + 1)))
+    return min(1.0, (GROWING_ERROR * factorial(order + 1)) ** (1 / (order + 1)))
 
 
 def overgrown(y: PyTree[Array]) -> Bool[Array, ""]:
@@ -179,8 +177,12 @@ def log_growth(
     if isinstance(solver, StabilisedSolver):
         reach = state.h * solver.spectral_radius(solver_state)
     noise = _NOISE * (1 + reach) * jnp.finfo(after.dtype).eps * tree_norm(state.y)
-    usable = (before > 0) & jnp.isfinite(after / before) & (state.h * after > noise)
-    return jnp.log(jnp.where(usable, jnp.maximum(after / before, 1), 1))
+    if isinstance(solver, PacedSolver):
+        noise = noise + solver.noise(solver_state)
+    noise = noise / state.h
+    ratio = (after - noise) / (before + noise)
+    usable = (before > 0) & jnp.isfinite(ratio)
+    return jnp.log(jnp.where(usable, jnp.maximum(ratio, 1), 1))
 
 
 def _stopped(march: March, state: MarchState) -> Bool[Array, ""]:
@@ -195,18 +197,24 @@ def _start(march, objective, t, y, h):
     t = jnp.asarray(t, march.rtol.dtype)
     zero, term = jnp.zeros_like(t), march.term(t)
     left = march.t_end - t
-    first, controller_state = march.controller.init(
-        term, zero, left, y, h, objective, solver.func, solver.error_order(term)
-    )
+    if isinstance(solver, PacedSolver):
+        solver_state = solver.init(term, zero, left, y, objective)
+        first, controller_state, looking = solver.first_step(solver_state), (), 0
+    else:
+        first, controller_state = march.controller.init(
+            term, zero, left, y, h, objective, solver.func, solver.error_order(term)
+        )
+        looking = 2 if h is None else 0
     h_first = jnp.minimum(march.eagerness * jnp.asarray(first, t.dtype), march.longest)
     h_first = jnp.minimum(h_first, left)
-    solver_state = solver.init(term, zero, h_first, y, objective)
+    if not isinstance(solver, PacedSolver):
+        solver_state = solver.init(term, zero, h_first, y, objective)
     shapes = eqx.filter_eval_shape(
         solver.step, term, zero, h_first, y, objective, solver_state, jnp.asarray(False)
     )
     dense_info = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes[2])
     none = jnp.asarray(0)
-    cost = initial_evaluations(solver) + (2 if h is None else 0)
+    cost = initial_evaluations(solver, solver_state) + looking
     state = MarchState(
         t=t,
         t_rest=zero,
@@ -242,15 +250,24 @@ def _to(march, objective, state, target, budget):
         )
         usable = (result == diffrax.RESULTS.successful) & tree_all_finite(y)
         growth = log_growth(solver, state, dense_info, solver_state)
-        error = march.with_growth(error, growth, state, y, order)
-        error = jax.tree.map(lambda e: jnp.where(usable & ~jnp.isnan(e), e, jnp.inf), error)
-        keep, begin, end, _, controller_state, _ = controller.adapt_step_size(
-            zero, state.h, state.y, y, objective, error, order, state.controller_state
-        )
+        if isinstance(solver, PacedSolver):
+            good, length = solver.paced(solver_state, state.h, growth / march.eagerness)
+            keep, length = good & usable, jnp.where(usable, length, 0.3 * state.h)
+            controller_state = state.controller_state
+        else:
+            error = march.with_growth(error, growth, state, y, order)
+            error = jax.tree.map(lambda e: jnp.where(usable & ~jnp.isnan(e), e, jnp.inf), error)
+            # An end that is not finite is no scale to measure errors with.
+            end = jax.tree.map(lambda a, b: jnp.where(usable, a, b), y, state.y)
+            keep, begin, end, _, controller_state, _ = controller.adapt_step_size(
+                zero, state.h, state.y, end, objective, error, order, state.controller_state
+            )
+            length = end - begin
+        length = jnp.minimum(length, march.longest)
         eps = jnp.finfo(state.t.dtype).eps
         t, t_rest = _added(state.t, state.t_rest, jnp.where(keep, state.h, 0))
         # A remainder too short to be worth a step of its own is added to the last one.
-        h, remains = end - begin, (march.t_end - t) - t_rest
+        h, remains = length, (march.t_end - t) - t_rest
         at_end = remains <= 8 * eps * march.t_end
         t = jnp.where(at_end, march.t_end, t)
         h = jnp.where(1.01 * h >= remains, remains, h)
@@ -261,7 +278,8 @@ def _to(march, objective, state, target, budget):
         def kept(new, old):
             return jnp.where(keep, new, old)
 
-        amiss = march.unsuited(state, state.h, dense_info, solver_state)
+        # A step that is too long for stability fails, now and then.
+        amiss = march.unsuited(state, state.h, dense_info, solver_state) | ~keep
         cost = attempt_evaluations(solver, state.solver_state, solver_state)
         after = after_rejection(solver, state.solver_state, solver_state)
         new = MarchState(

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from ._counted import CountedSolver
 from ._radius import SpectralRadius
 
 
@@ -53,7 +54,7 @@ class _Displaced(diffrax.AbstractTerm):
         return self.term.prod(vf, control)
 
 
-class StabilisedSolver(diffrax.AbstractAdaptiveSolver[StabilisedState]):
+class StabilisedSolver(CountedSolver):
     """An explicit solver whose stability interval grows with the number of its stages.
 
     An ordinary diffrax solver: pass it to `diffrax.diffeqsolve` with an adaptive step size
@@ -123,20 +124,18 @@ class StabilisedSolver(diffrax.AbstractAdaptiveSolver[StabilisedState]):
         dense_info = self.placed(made.dense_info, y0)
         return y1, y_error, dense_info, state, diffrax.RESULTS.successful
 
-    def evaluations(self, state: StabilisedState) -> Int[Array, ""]:
+    def evaluations(self, state):
         """Evaluations of the vector field since `init`, spectral radius estimates included."""
         return state.evaluations
 
-    def spectral_radius(self, state: StabilisedState) -> Float[Array, ""]:
+    def spectral_radius(self, state):
         """The estimate that the last step relied on."""
         return state.radius.value
 
-    def after_rejection(self, before: Any, after: Any) -> Any:
-        """The state to retry a rejected step from, given the states before and after it.
+    def after_rejection(self, before, after):
+        """The state before, with what the rejected attempt learned about the spectrum.
 
-        `diffrax.diffeqsolve` goes back to `before`; a loop that can do better keeps what the
-        rejected attempt learned about the spectrum, and has it looked at again: a rejection may
-        mean that the radius was underestimated. Unless it was fresh, it is due.
+        A rejection may mean that the radius was underestimated: unless it was fresh, it is due.
         """
         radius = after.radius
         age = jnp.where(radius.age <= after.stages, radius.age, radius.patience)

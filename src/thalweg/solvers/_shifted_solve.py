@@ -1,0 +1,125 @@
+"""Linear systems with a shifted symmetric Jacobian, by conjugate gradients.
+
+The equation is `(shift - J) x = r` with the Jacobian J of a vector field. For a gradient flow -J is
+the Hessian; where it is positive, or negative by less than the shift, the matrix is positive
+definite, and every iterate's length is below the solution's.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from .._trees import tree_axpy, tree_dot, tree_dtype, tree_norm, tree_sub
+
+_MOST_ITERATIONS = 1000
+# Below this length of the shift over the spectral radius, in units of the relative error of a
+# difference quotient, quotients would drown the shift.
+_QUOTIENTS_TRUSTED = 1.0
+# Gradient-equivalents of a Jacobian-vector product.
+_EXACT_PRICE = 2
+
+
+class Solved(NamedTuple):
+    """A solution, what is left of the equation, and how it was found.
+
+    `error` estimates the Euclidean distance to the exact solution; `radius` is the largest
+    curvature met along the directions of search; `definite` is false where the matrix was found not
+    to be positive; `evaluations` is the price.
+    """
+
+    x: PyTree[Array]
+    residual: PyTree[Array]
+    error: Float[Array, ""]
+    radius: Float[Array, ""]
+    definite: Bool[Array, ""]
+    evaluations: Int[Array, ""]
+
+
+def shifted_solve(
+    field: Callable[[PyTree[Array]], PyTree[Array]],
+    y: PyTree[Array],
+    f: PyTree[Array],
+    shift: Float[Array, ""],
+    r: PyTree[Array],
+    *,
+    enough: Float[Array, ""],
+    hopeless: Float[Array, ""],
+    radius: Float[Array, ""],
+    size: Float[Array, ""],
+    exact: Bool[Array, ""],
+) -> Solved:
+    """Solve `(shift - J(y)) x = r` until the estimated error of x is at most `enough`.
+
+    `f` is `field(y)`. The solve is given up where x becomes longer than `hopeless`. `size` is the
+    scale of the parameters, `radius` what is known of J's spectral radius. Products with J are
+    difference quotients of the field, at the price of one evaluation each; where `exact`, and where
+    the shift is so small against the radius that quotients would drown it, they are
+    Jacobian-vector products, at the price of two.
+    """
+    dtype = tree_dtype(y)
+    eps = jnp.finfo(dtype).eps
+    length = jnp.sqrt(eps) * size
+    exact = exact | (shift < _QUOTIENTS_TRUSTED * jnp.sqrt(eps) * radius)
+
+    def product(d, norm):
+        def by_quotient():
+            step = length / norm
+            return tree_axpy(1 / step, tree_sub(field(tree_axpy(step, d, y)), f), _zeros(d))
+
+        def by_derivative():
+            return jax.jvp(field, (y,), (d,))[1]
+
+        return jax.lax.cond(exact, by_derivative, by_quotient)
+
+    price = jnp.where(exact, _EXACT_PRICE, 1)
+    start_energy, tiny = tree_dot(r, r), jnp.finfo(dtype).tiny
+
+    def unfinished(carry):
+        x, _, _, energy, bound, _, definite, count = carry
+        left = jnp.sqrt(bound * energy / shift)
+        return (
+            (left > enough)
+            & definite
+            & (tree_norm(x) <= hopeless)
+            & (count < _MOST_ITERATIONS)
+            & jnp.isfinite(energy)
+        )
+
+    def iterate(carry):
+        x, r, d, energy, bound, known, definite, count = carry
+        norm = tree_norm(d)
+        image = product(d, norm)
+        image = jax.tree.map(lambda s, j: shift * s - j, d, image)
+        curvature = tree_dot(d, image)
+        definite = definite & (curvature > 0)
+        alpha = jnp.where(definite, energy / jnp.where(definite, curvature, 1), 0)
+        known = jnp.maximum(known, curvature / norm**2 - shift)
+        x = tree_axpy(alpha, d, x)
+        r = tree_axpy(-alpha, image, r)
+        new = tree_dot(r, r)
+        gain = new / jnp.where(energy > 0, energy, 1)
+        d = tree_axpy(gain, d, r)
+        surplus = jnp.maximum(bound - alpha, 0)
+        bound = surplus / jnp.maximum(shift * surplus + gain, tiny)
+        return x, r, d, new, bound, known, definite, count + 1
+
+    # The square of the error in the energy norm is at most `bound` times that of the residual.
+    begin = (
+        _zeros(r),
+        r,
+        r,
+        start_energy,
+        1 / shift,
+        radius * 0,
+        jnp.asarray(True),
+        jnp.asarray(0),
+    )
+    x, r, _, energy, bound, known, definite, count = jax.lax.while_loop(unfinished, iterate, begin)
+    return Solved(x, r, jnp.sqrt(bound * energy / shift), known, definite, price * count)
+
+
+def _zeros(like):
+    return jax.tree.map(jnp.zeros_like, like)
