@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from ._checks import check_positive_integer
 from ._kinks import has_kinks, kink_pattern, mean_over_segment, unread_operations
+from ._pickling import state_by_name
 from ._roughness import ROUGHNESS_COST, is_rough
 from ._trees import check_params
 
@@ -89,6 +90,9 @@ class Objective(eqx.Module):
         self.micro_batch = micro_batch
         if params is not None:
             self.check(params)
+
+    def __getstate__(self):
+        return state_by_name(self)
 
     # Identity, so that a bound method such as `objective.value` can be handed to `jax.jit`.
 
