@@ -141,10 +141,13 @@ def _check_dynamics(run: Trajectory, flow: Trajectory) -> tuple[str, ...]:
         # Two flows have one time, whatever they are.
         return ()
     ours, theirs = _limit(first), _limit(second)
-    if ours is None or theirs is None:
-        unknown = [d for d, limit in ((first, ours), (second, theirs)) if limit is None]
+    if ours is None and theirs is None:
         # Two optimizers of which nothing is known are compared step by step.
-        return () if len(unknown) == 2 else (_on_a_clock_of_its_own(unknown[0]),)
+        return ()
+    if ours is None:
+        return (_on_a_clock_of_its_own(first),)
+    if theirs is None:
+        return (_on_a_clock_of_its_own(second),)
     other_clock = isinstance(ours, SecondOrderFlow) != isinstance(theirs, SecondOrderFlow)
     if isinstance(second, Optimizer):
         if not other_clock:
@@ -167,7 +170,8 @@ def _check_dynamics(run: Trajectory, flow: Trajectory) -> tuple[str, ...]:
     )
 
 
-def _on_a_clock_of_its_own(optimizer: Optimizer) -> str:
+def _on_a_clock_of_its_own(optimizer: Flow | Optimizer) -> str:
+    assert isinstance(optimizer, Optimizer)
     return (
         f"It is not known which flow {optimizer.name} discretises. That a step takes"
         f" {optimizer.time_per_step:.6g} of time is a choice, and the distance depends on it. Say"
