@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from types import UnionType
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -62,3 +63,12 @@ def check_positive_integers(numbers: Iterable[Any], field: str) -> None:
             check_positive_integer(number, field)
         except ValueError:
             raise ValueError(f"{field}: expected positive integers, got {numbers}.") from None
+
+
+def check_precision(dtype: Any, field: str) -> None:
+    """Refuse real numbers with fewer digits than float32 has."""
+    if jnp.finfo(dtype).bits < 32:
+        raise TypeError(
+            f"{field}: {dtype} has too few digits for dynamics to be followed; use float32 or"
+            " float64."
+        )

@@ -1,6 +1,7 @@
 """The landscape f(theta): a prediction function, a loss and the full-batch data."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -10,10 +11,13 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ._checks import check_positive_integer
+from ._checks import check_positive_integer, check_precision
+from ._independence import FEWEST, check_independent, check_independent_on_trial
 from ._kinks import has_kinks, kink_pattern, mean_over_segment, unread_operations
+from ._pickling import state_by_name
 from ._roughness import ROUGHNESS_COST, is_rough
 from ._trees import check_params
+from .losses import Loss
 
 
 class Kinks(NamedTuple):
@@ -35,20 +39,24 @@ class Objective(eqx.Module):
 
     - `predict`: a pure function `(params, inputs) -> predictions`; `params` is any PyTree of
         floating-point arrays, `inputs` and `predictions` have a leading axis of samples, and a
-        sample's prediction must not depend on the other samples.
+        sample's prediction must not depend on the other samples (but see `whole_batch`).
     - `loss`: `(predictions, targets) -> (samples,)`, for instance
-        `thalweg.losses.squared_error`.
+        `thalweg.losses.squared_error`. The same holds for it.
     - `inputs`: shape `(samples, ...)`.
     - `targets`: shape `(samples, ...)`.
     - `micro_batch`: samples that are worked on at once. Bounds the memory of every product below
         without changing its result (beyond the order of summation). `None`: all at once.
+    - `whole_batch`: whether predictions and losses may depend on all samples, as those of batch
+        normalisation in training mode do. They are then functions of the parameters like any
+        other, but not sample by sample: without micro-batches, `kink_pattern` and tangent kernels.
     - `params`: parameters at which to check the whole at construction: see `check`. Without them
         only the data are checked here, and the rest where parameters first appear.
 
-    Every method is a pure function of its arguments and can be traced by JAX.
+    Every method is a pure function of its arguments and can be traced by JAX. Whoever works on part
+    of the samples first tries `predict` on a few random ones, with random parameters.
 
-    **Raises:** ValueError for data that are empty, not finite, or do not fit; TypeError for a
-    `predict` or `loss` that cannot be called.
+    **Raises:** ValueError for data that are empty, not finite, or do not fit, and for micro-batches
+    of what needs the whole batch; TypeError for a `predict` or `loss` that cannot be called.
     """
 
     predict: Callable[[PyTree, Array], Array] = eqx.field(static=True)
@@ -56,6 +64,7 @@ class Objective(eqx.Module):
     inputs: Float[Array, "samples ..."]
     targets: Array
     micro_batch: int | None = eqx.field(static=True)
+    whole_batch: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -65,6 +74,7 @@ class Objective(eqx.Module):
         targets: Any,
         *,
         micro_batch: int | None = None,
+        whole_batch: bool = False,
         params: PyTree | None = None,
     ):
         for field, function in (("predict", predict), ("loss", loss)):
@@ -87,8 +97,19 @@ class Objective(eqx.Module):
             check_positive_integer(micro_batch, "micro_batch")
             micro_batch = int(micro_batch)
         self.micro_batch = micro_batch
+        if not isinstance(whole_batch, bool):
+            raise TypeError(f"whole_batch: expected True or False, got {whole_batch!r}.")
+        if whole_batch and micro_batch is not None:
+            raise ValueError(
+                f"micro_batch: {micro_batch} samples at once, but predictions may depend on all of"
+                " them (whole_batch=True). Leave it out."
+            )
+        self.whole_batch = whole_batch
         if params is not None:
             self.check(params)
+
+    def __getstate__(self):
+        return state_by_name(self)
 
     # Identity, so that a bound method such as `objective.value` can be handed to `jax.jit`.
 
@@ -105,7 +126,15 @@ class Objective(eqx.Module):
 
     def predictions(self, params: PyTree) -> Float[Array, "samples ..."]:
         """Predictions on every sample."""
-        return self._per_sample(lambda inputs: self.predict(params, inputs))
+        return self._per_sample(lambda inputs: self._predict(params, inputs))
+
+    def prediction(self, params: PyTree, sample: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The prediction on one sample, of the objective's or another.
+
+        **Raises:** ValueError for predictions that depend on other samples.
+        """
+        self.check_sample_by_sample()
+        return self._predict(params, sample[None])[0]
 
     def value(self, params: PyTree) -> Float[Array, ""]:
         """f(theta)."""
@@ -149,10 +178,11 @@ class Objective(eqx.Module):
         loops, branches, foreign code, orderings, derivatives of its own), they are felt for: 66
         gradients along two short paths from `params`.
         """
-        one = self.inputs[:1], self.targets[:1]
+        few = slice(None) if self.whole_batch else slice(1)
+        inputs, targets = self.inputs[few], self.targets[few]
 
         def losses(p):
-            return self._losses(p, *one)
+            return self._checked_losses(self.predict(p, inputs), targets)
 
         if has_kinks(losses, params):
             return Kinks(exist=True, read=True, gradients=0)
@@ -165,10 +195,12 @@ class Objective(eqx.Module):
 
         One array for each operation with a kink: whether a ReLU is active, which of its arguments
         is a maximum. Empty for a smooth network, and for one whose kinks cannot be read.
+
+        **Raises:** ValueError for predictions that depend on other samples.
         """
 
         def sides(x):
-            patterns = kink_pattern(lambda p: self.predict(p, x[None]), params)
+            patterns = kink_pattern(lambda p: self.prediction(p, x), params)
             return [jnp.ravel(pattern) for pattern in patterns]
 
         # Only sample by sample is it sure which axis of a hidden layer is that of samples.
@@ -187,7 +219,7 @@ class Objective(eqx.Module):
         """Gauss-Newton-vector product: the Hessian without the curvature of the network."""
 
         def batch(x, y):
-            predictions, push = jax.linearize(lambda p: self.predict(p, x), params)
+            predictions, push = jax.linearize(lambda p: self._predict(p, x), params)
             loss_gradient = jax.grad(lambda z: jnp.sum(self.loss(z, y)))
             curved = jax.jvp(loss_gradient, (predictions,), (push(vector),))[1]
             return jax.linear_transpose(push, params)(curved)[0]
@@ -197,7 +229,7 @@ class Objective(eqx.Module):
     def jvp(self, params: PyTree, vector: PyTree) -> Float[Array, "samples ..."]:
         """Jacobian-vector product: the change of all predictions along `vector`."""
         return self._per_sample(
-            lambda x: jax.jvp(lambda p: self.predict(p, x), (params,), (vector,))[1]
+            lambda x: jax.jvp(lambda p: self._predict(p, x), (params,), (vector,))[1]
         )
 
     def vjp(self, params: PyTree, cotangent: Float[Array, "samples ..."]) -> PyTree:
@@ -207,7 +239,7 @@ class Objective(eqx.Module):
         """
 
         def batch(x, c):
-            return jax.vjp(lambda p: self.predict(p, x), params)[1](c)[0]
+            return jax.vjp(lambda p: self._predict(p, x), params)[1](c)[0]
 
         if cotangent.shape[:1] != (self.samples,):
             raise ValueError(
@@ -225,10 +257,10 @@ class Objective(eqx.Module):
     def check(self, params: PyTree) -> None:
         """Evaluate once and refuse what would make every later number meaningless.
 
-        **Raises:** TypeError for parameters that are not floating-point arrays or a prediction
-        function that does not return one array; ValueError for parameters or predictions that are
-        not finite, predictions that change between two calls or with the other samples in the
-        batch, and shapes that do not agree.
+        **Raises:** TypeError for parameters or predictions that are not real floating-point arrays
+        with at least the digits of float32; ValueError for parameters or predictions that are not
+        finite, predictions that change between two calls, predictions or losses that change with
+        the other samples in the batch (unless `whole_batch`), and shapes that do not agree.
         """
         check_params(params)
         first = self.predictions(params)
@@ -244,6 +276,7 @@ class Objective(eqx.Module):
                 f"predict: expected real floating-point predictions, got {first.dtype}; they must"
                 " have derivatives."
             )
+        check_precision(first.dtype, "predict")
         if not np.isfinite(np.asarray(first)).all():
             raise ValueError("predict: returned NaN or infinity at these parameters.")
         if not np.array_equal(np.asarray(first), np.asarray(self.predictions(params))):
@@ -251,28 +284,47 @@ class Objective(eqx.Module):
                 "predict: two calls with the same parameters differ, so there is no landscape to"
                 " follow. Switch off dropout and other randomness."
             )
-        self._check_independence(params, first)
+        if not self.whole_batch:
+            self._check_predictions(params, first)
         if hasattr(self.loss, "check"):
             self.loss.check(first.shape, self.targets)  # pyright: ignore[reportFunctionMemberAccess]
         losses = self._checked_losses(first, self.targets)
+        check_precision(losses.dtype, "loss")
         if not np.isfinite(np.asarray(losses)).all():
             raise ValueError("loss: NaN or infinity at these parameters.")
+        if not (self.whole_batch or isinstance(self.loss, Loss)):
+            check_independent("loss", self.loss, losses, first, self.targets)
 
-    def _check_independence(self, params: PyTree, predictions: Array) -> None:
-        if self.samples < 2:
-            return
-        half = min(self.samples, self.micro_batch or self.samples) // 2 or 1
-        part = np.asarray(self.predict(params, self.inputs[:half]))
-        whole = np.asarray(predictions[:half])
-        tolerance = 1e3 * float(np.finfo(whole.dtype).eps) * (1.0 + float(np.abs(whole).max()))
-        if part.shape != whole.shape or np.abs(part - whole).max() > tolerance:
+    def _check_predictions(self, params: PyTree, predictions: Array) -> None:
+        """Whether they are independent: as many samples at once as there will be, or a few."""
+        together = max(FEWEST, self.micro_batch or self.samples)
+        inputs, whole = self.inputs[:together], predictions[:together]
+        if self.micro_batch is not None and self.micro_batch < len(inputs):
+            whole = self.predict(params, inputs)
+        check_independent("predict", partial(self.predict, params), whole, inputs)
+
+    def check_sample_by_sample(self) -> None:
+        """Refuse predictions that need the whole batch, where single samples are looked at.
+
+        **Raises:** ValueError for `whole_batch=True`.
+        """
+        if self.whole_batch:
             raise ValueError(
-                "predict: a sample's prediction changes with the other samples in the batch."
-                " Switch layers such as batch normalisation to inference."
+                "objective: predictions need the whole batch (whole_batch=True), so that there is"
+                " nothing to be said about single samples: no kink patterns, no tangent kernels."
             )
 
-    def _losses(self, params: PyTree, inputs: Array, targets: Array) -> Float[Array, "samples"]:
-        return self._checked_losses(self.predict(params, inputs), targets)
+    def _predict(self, params: PyTree, inputs: Array) -> Float[Array, "some ..."]:
+        """Predictions on all samples or some of them."""
+        if inputs.shape[0] < self.samples:
+            check_independent_on_trial("predict", self.predict, (params,), (inputs,))
+        return self.predict(params, inputs)
+
+    def _losses(self, params: PyTree, inputs: Array, targets: Array) -> Float[Array, "some"]:
+        predictions = self._predict(params, inputs)
+        if inputs.shape[0] < self.samples and not isinstance(self.loss, Loss):
+            check_independent_on_trial("loss", self.loss, (), (predictions, targets))
+        return self._checked_losses(predictions, targets)
 
     def _checked_losses(self, predictions: Array, targets: Array) -> Float[Array, "samples"]:
         losses = self.loss(predictions, targets)

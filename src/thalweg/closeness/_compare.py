@@ -1,5 +1,6 @@
 """Two trajectories on one clock."""
 
+import warnings
 from typing import Any
 
 import equinox as eqx
@@ -8,12 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from .._checks import check_instance
 from .._trees import tree_norm, tree_scale, tree_sub
+from ..flows import Flow
 from ..objective import Objective
 from ..trajectory import Trajectory
+from ._comparable import check_comparable, row, start_of
 
-# Relative difference up to which two saved times are the same time.
-_SAME_TIME = 1e-9
+# Relative difference up to which two saved times are the same time, and in units of rounding.
+_SAME_TIME, _ROUNDING = 1e-9, 4
 
 
 class Comparison(eqx.Module):
@@ -22,14 +26,17 @@ class Comparison(eqx.Module):
     - `distance`: Euclidean distance over all parameters; `error`: its error bar, the sum of both
       trajectories' own.
     - `moved`: how far the flow has come from its starting point; `relative`: distance over the
-      farthest that the flow comes (one number for all times), NaN if it does not move.
+      farthest that the flow comes (one number for all times). NaN if the start is not known;
+      `relative` is NaN, too, if the flow does not move.
     - `loss_difference`: loss of the run minus loss of the flow; `loss_error`: its error bar, the
       gradient's norm times `error` plus the second-order term, both first taken at the flow.
     - `prediction_distance`: root mean square over samples of the distance between predictions;
       `prediction_error`: its error bar, `error` times the largest singular value of the Jacobian
       over the root of the number of samples.
+    - `notes`: what makes the meaning of these numbers doubtful, in sentences; see `compare`.
 
-    The last three are `None` where no objective is known.
+    `loss_error`, `prediction_distance` and `prediction_error` are `None` where no objective is
+    known.
     """
 
     times: Float[Array, "times"]
@@ -41,58 +48,87 @@ class Comparison(eqx.Module):
     loss_error: Float[Array, "times"] | None
     prediction_distance: Float[Array, "times"] | None
     prediction_error: Float[Array, "times"] | None
+    notes: tuple[str, ...] = eqx.field(static=True, default=())
 
 
 def compare(run: Trajectory, flow: Trajectory, objective: Objective | None = None) -> Comparison:
     """Distances between a run and a flow in parameters, loss and predictions.
 
-    Only saved times that both have are compared (nothing is interpolated): integrate the flow with
-    `save_at=run.times`. `objective` defaults to the one that the flow was integrated on.
+        run = tw.descend(optimizer, objective, params, steps=1000, save_every=100)
+        flow = tw.integrate(optimizer.limit(), objective, params, save_at=run.times)
+        gap = tw.compare(run, flow)
 
-    **Raises:** ValueError when the two share no saved time, or parameters of different structure.
+    Two flows can be compared as well, and two optimizers: with another tolerance, step size or
+    precision, say. The second one is what `moved` and the error bars are taken from.
+
+    **Arguments:**
+
+    - `run`, `flow`: from the same parameters, on the same objective. Only saved times that both
+        have are compared (nothing is interpolated).
+    - `objective`: another objective to measure losses and predictions on, for instance with data
+        that were not trained on. By default the flow's, or the run's where the flow has none.
+
+    **Raises:** ValueError when
+
+    - the flow is the first argument and the run the second;
+    - the two share no saved time, or have parameters of different structures;
+    - they start from different parameters, beyond rounding;
+    - they were made on different objectives. Two objectives with the same function, loss and data
+        are the same, and so are any whose values and gradients agree where flow and run begin and
+        end. Where a trajectory has no objective, the first recorded losses are compared;
+    - the run is of a method with momentum and the flow is not, or the other way round. The time of
+        such a run is in units of the root of the step size, and not that of the flow.
+
+    **Warns:** with UserWarning, and in `Comparison.notes`, when
+
+    - the flow is not the one that the optimizer discretises (`run.dynamics.limit()`): another
+        friction, say. The distance then has two causes;
+    - it is not known which flow an optimizer discretises. This is so for optax transformations such
+        as Adam unless `Optax(..., flow=...)` says it: what a step takes of time is then a choice;
+    - two optimizers discretise flows with different times.
     """
+    check_instance(run, Trajectory, "run", "a Trajectory")
+    check_instance(flow, Trajectory, "flow", "a Trajectory")
+    if objective is not None:
+        check_instance(objective, Objective, "objective", "an Objective")
+    notes = check_comparable(run, flow)
+    for note in notes:
+        warnings.warn(note, UserWarning, stacklevel=2)
     ours, theirs = _common(np.asarray(run.times), np.asarray(flow.times))
     if ours.size == 0:
         raise ValueError(
             "times: the two trajectories share no saved time; integrate the flow with"
             " `save_at=run.times`."
         )
-    if jax.tree.structure(run.params) != jax.tree.structure(flow.params):
-        raise ValueError("params: the two trajectories' parameters have different structures.")
-    pairs = zip(jax.tree.leaves(run.params), jax.tree.leaves(flow.params), strict=True)
-    for ours_leaf, theirs_leaf in pairs:
-        if ours_leaf.shape[1:] != theirs_leaf.shape[1:]:
-            raise ValueError(
-                f"params: an array has shape {ours_leaf.shape[1:]} in the run, but"
-                f" {theirs_leaf.shape[1:]} in the flow."
-            )
-    objective = flow.objective if objective is None else objective
     a = jax.tree.map(lambda x: x[ours], run.params)
     b = jax.tree.map(lambda x: x[theirs], flow.params)
     distance = _rowwise(tree_norm, tree_sub(a, b))
-    start = jax.tree.map(lambda x: x[None], flow.initial)
-    moved = _rowwise(tree_norm, tree_sub(b, start))
+    moved = _moved(flow, b)
     travelled = jnp.max(moved)
     error = _error(run, ours) + _error(flow, theirs)
+    loss_difference = run.loss[ours] - flow.loss[theirs]
     loss_error = prediction_distance = prediction_error = None
-    if objective is not None:
+    known = objective or flow.objective or run.objective
+    if known is not None:
         rows = [
-            _in_prediction_space(objective, _row(a, i), _row(b, i), error[i])
-            for i in range(len(ours))
+            _in_prediction_space(known, row(a, i), row(b, i), error[i]) for i in range(len(ours))
         ]
-        loss_error, prediction_distance, prediction_error = (
+        measured, loss_error, prediction_distance, prediction_error = (
             jnp.stack(column) for column in zip(*rows, strict=True)
         )
+        if objective is not None:
+            loss_difference = measured
     return Comparison(
         times=flow.times[theirs],
         distance=distance,
         error=error,
         moved=moved,
         relative=jnp.where(travelled > 0, distance / travelled, jnp.nan),
-        loss_difference=run.loss[ours] - flow.loss[theirs],
+        loss_difference=loss_difference,
         loss_error=loss_error,
         prediction_distance=prediction_distance,
         prediction_error=prediction_error,
+        notes=notes,
     )
 
 
@@ -102,18 +138,24 @@ def _common(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     left = np.clip(nearest - 1, 0, len(b) - 1)
     nearest = np.clip(nearest, 0, len(b) - 1)
     index = np.where(np.abs(a - b[left]) <= np.abs(a - b[nearest]), left, nearest)
-    same = np.abs(a - b[index]) <= _SAME_TIME * np.maximum(a, b[index])
+    kinds = [np.result_type(t, np.float32) for t in (a, b)]
+    tolerance = max(_SAME_TIME, *(_ROUNDING * float(np.finfo(kind).eps) for kind in kinds))
+    same = np.abs(a - b[index]) <= tolerance * np.maximum(a, b[index])
     return np.flatnonzero(same), index[same]
 
 
 def _error(trajectory: Trajectory, index: np.ndarray) -> Array:
-    if trajectory.error is None:
-        return jnp.zeros(len(index))
-    return trajectory.error[index]
+    if trajectory.error is not None:
+        return trajectory.error[index]
+    # An optimizer's iterates are what they are; of a flow without an error nothing is known.
+    return jnp.full(len(index), jnp.nan if isinstance(trajectory.dynamics, Flow) else 0.0)
 
 
-def _row(params: PyTree, i: int) -> PyTree:
-    return jax.tree.map(lambda x: x[i], params)
+def _moved(flow: Trajectory, rows: PyTree) -> Array:
+    start = start_of(flow)
+    if start is None:
+        return jnp.full(jax.tree.leaves(rows)[0].shape[0], jnp.nan)
+    return _rowwise(tree_norm, tree_sub(rows, jax.tree.map(lambda x: x[None], start)))
 
 
 def _rowwise(function: Any, params: PyTree) -> Array:
@@ -122,7 +164,8 @@ def _rowwise(function: Any, params: PyTree) -> Array:
 
 @eqx.filter_jit
 def _in_prediction_space(objective, run, flow, error):
-    """Error bar of the loss, distance of predictions, and its error bar."""
+    """Difference of losses, its error bar, distance of predictions, and its error bar."""
+    difference = objective.value(run) - objective.value(flow)
     apart = objective.predictions(run) - objective.predictions(flow)
     distance = jnp.sqrt(jnp.sum(apart**2) / objective.samples)
 
@@ -139,4 +182,5 @@ def _in_prediction_space(objective, run, flow, error):
     seed = jax.tree.map(lambda g: g / jnp.where(steepness > 0, steepness, 1) + 1e-3, gradient)
     seed = tree_scale(1 / tree_norm(seed), seed)
     (_, square), _ = jax.lax.scan(iterate, (seed, jnp.zeros_like(steepness)), length=10)
-    return steepness * error + 0.5 * square * error**2, distance, jnp.sqrt(square) * error
+    loss_error = steepness * error + 0.5 * square * error**2
+    return difference, loss_error, distance, jnp.sqrt(square) * error

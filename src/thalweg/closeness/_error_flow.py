@@ -33,6 +33,7 @@ def extended(objective: Objective) -> Objective:
         objective.inputs,
         objective.targets,
         micro_batch=objective.micro_batch,
+        whole_batch=objective.whole_batch,
     )
 
 

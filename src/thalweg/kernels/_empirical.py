@@ -184,7 +184,8 @@ def empirical(
 
     Products are made with as many samples at once as the objective's `micro_batch` says.
 
-    **Raises:** what `Objective.check` raises.
+    **Raises:** what `Objective.check` raises; ValueError for an objective that needs the whole
+    batch.
 
     ??? cite "Reference"
 
@@ -193,6 +194,7 @@ def empirical(
     """
     check_instance(objective, Objective, "objective", "an Objective")
     objective.check(params)
+    objective.check_sample_by_sample()
     rows = objective
     if inputs is not None:
         given = jnp.asarray(inputs)
@@ -226,7 +228,7 @@ def factors(params, objective, inputs):
 
     def of_sample(x):
         def outputs(p):
-            return objective.predict(p, x[None])[0].reshape(-1)
+            return objective.prediction(p, x).reshape(-1)
 
         rows = jax.jacrev(outputs)(params)
         leaves = jax.tree.leaves(rows)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .._names import look_up
+from .._pickling import state_by_name
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,15 @@ class Activation:
 
     def __call__(self, x: Array) -> Array:
         return self.function(x)
+
+    def __reduce_ex__(self, protocol):
+        # A name in this module: a copy of `tanh` is `tanh` itself.
+        if globals().get(self.name) is self:
+            return self.name
+        return super().__reduce_ex__(protocol)
+
+    def __getstate__(self):
+        return state_by_name(self)
 
     @property
     def homogeneous(self) -> bool:
