@@ -68,7 +68,12 @@ class Modes(NamedTuple):
 
     def part(self, rows) -> "Modes":
         """Some of the modes."""
-        return Modes(*(field[rows] for field in self[:4]), self.complete, self.cost)
+        return self._replace(
+            curvature=self.curvature[rows],
+            resolution=self.resolution[rows],
+            slope=self.slope[rows],
+            rounding=self.rounding[rows],
+        )
 
 
 def modes(

@@ -90,11 +90,11 @@ class GradientNorm:
     def __init__(self, tolerance: float):
         check_positive(tolerance, "tolerance")
         self.tolerance = float(tolerance)
-        self._last = math.inf
+        self._last, self._doubt = math.inf, None
 
     def start(self, objective: Objective, params: PyTree) -> int:
         """Forget earlier flows. Costs a gradient."""
-        self._first = params
+        self._first, self._doubt = params, None
         self._last = float(gradient_norm_at(objective, params))
         return 1
 
@@ -118,8 +118,31 @@ class GradientNorm:
             place = None
         if not arrived and (not place or place.index):
             # The flow is on its way, or passing a saddle.
+            passage = look.passage()
+            if passage and (not self._doubt or passage.index >= self._doubt.index):
+                self._doubt = passage if passage.component <= error else None
             return Arrival(cost=look.cost)
-        return look.end(place) if place else look.end_here()
+        end = look.end(place) if place else look.end_here()
+        if self._doubt and end.limit.index < self._doubt.index:
+            return self._doubt.cast_on(end)
+        return end
+
+
+@dataclass(frozen=True)
+class _Passage:
+    """A flow on its way past a saddle, and how far away from it: on which side it leaves."""
+
+    index: int
+    component: float
+    error: float
+
+    def cast_on(self, end: Arrival) -> Arrival:
+        """The end of a flow that may have left the saddle on the wrong side."""
+        doubt = (
+            f" It passed a saddle at a distance of {self.component:.1e}, which is no more than the"
+            f" error there, {self.error:.1e}: the exact flow may have left it on another side."
+        )
+        return replace(end, error=math.inf, message=end.message + doubt)
 
 
 @dataclass(frozen=True)
@@ -212,6 +235,17 @@ class _Look:
             return None
         return replace(place, rest=max(rest, more.rest) if math.isfinite(more.rest) else rest)
 
+    def passage(self) -> _Passage | None:
+        """How the flow passes a saddle, if the landscape curves down where it is."""
+        here = self.place(Newton(self._params, self._norm, 0, 0, math.inf))
+        if not here.index:
+            return None
+        found = self._modes(self._params, here)
+        down = found.downward
+        seen = down.part(np.abs(down.slope) > self._blur(found))
+        component = float(np.linalg.norm(seen.slope / seen.curvature))
+        return _Passage(here.index, component, self._error) if component else None
+
     def end(self, place: _Place) -> Arrival:
         """The end of a flow that converges to a place."""
         if place.index:
@@ -231,8 +265,7 @@ class _Look:
         """
         found = self._modes(self._params, place)
         down, stable = found.downward, found.upward.distance
-        # What the error of the eigenvectors makes of the rest of the gradient.
-        blur = down.resolution * stable + 4 * self._eps * self._norm
+        blur = self._blur(found)
         real = np.abs(down.slope) > down.rounding + blur
         if np.any(real):
             return self._passing(place, down.part(real), stable)
@@ -310,6 +343,11 @@ class _Look:
         found = modes(self._objective, place.newton.point, slopes, place.eigenvalues)
         self.cost += ROUNDING_COST + found.cost
         return found
+
+    def _blur(self, found: Modes) -> np.ndarray:
+        """What the error of the eigenvectors makes of the gradient, along those of `downward`."""
+        off = found.downward.resolution * found.upward.distance
+        return off + 4 * self._eps * self._norm
 
     def _jump(self, at: Newton) -> float:
         return float(tree_norm(tree_sub(at.point, self._params)))

@@ -89,7 +89,7 @@ def follow_until(
     state, rows = run.initial(), []
     arrival, before, resting = Arrival(), run.params, 0
     last: Snapshot | None = None
-    lost = Status()
+    lost, doubted = Status(), 0.0
     while not run.finished(state):
         state, last = run.advance(state)
         if last.time in wanted:
@@ -99,6 +99,8 @@ def follow_until(
         # Once the flow was lost from sight, what comes after may be another way's end.
         apart = controlled(last.params, _moved(last.params, run.params), last.error or 0.0)
         lost = lost if lost.kind == "uncontrolled" else replace(apart, time=last.time)
+        if apart.kind == "uncontrolled":
+            doubted = max(doubted, float(last.error or 0.0))
         rate = last.time ** (-1 if flow.real_spectrum else -2)
         arrival = ending(objective, last.params, float(last.error or 0.0), rate)
         cost += arrival.cost
@@ -123,7 +125,8 @@ def follow_until(
             last,
             params=arrival.params,
             loss=float(objective.value(arrival.params)),
-            error=arrival.error,
+            # The exact flow may be where the other solution went.
+            error=max(arrival.error, doubted),
             status=Status(status.kind, arrival.message + _leaving(flow, arrival) + doubt),
         )
     elif resting >= _RESTS:
