@@ -131,7 +131,7 @@ def test_a_network_that_goes_from_saddle_to_saddle():
     def residuals(p, rows):
         return jax.vmap(lambda row: jnp.sum((p[1] @ p[0] - row.reshape(2, 2)) ** 2) / 2)(rows)
 
-    modes, start = np.array([1.0, 0.1]), 1e-3
+    modes, start = np.array([1.0, 0.1]), 1e-4
     left, right = (np.linalg.qr(m)[0] for m in np.random.default_rng(0).normal(size=(2, 2, 2)))
     network = tw.Objective(residuals, outputs, [(left * modes @ right.T).ravel()], [0.0])
     weights = [jnp.asarray(start * right.T), jnp.asarray(start * left)]
