@@ -1,24 +1,22 @@
 """Where a flow is followed to: the end of `tw.integrate(..., until=...)`."""
 
 import math
-from typing import Any
+from dataclasses import dataclass, replace
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import lineax
-from jax.flatten_util import ravel_pytree
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ._checks import check_positive
+from ._modes import ROUNDING_COST, Modes, gradient_and_rounding, modes, rounding_norm
+from ._newton import DENSE, Newton, gradient_norm_at, newton
 from ._trees import tree_axpy, tree_dot, tree_dtype, tree_norm, tree_size, tree_sub
 from .curvature import Eigenvalues, extreme_eigenvalues
-from .flows import Arrival
+from .flows import Arrival, Departure
 from .objective import Objective
 
-# Up to this many parameters Newton's equations are solved with the whole Hessian.
-_DENSE = 200
-_NEWTON_STEPS = 30
 # Newton's method is tried when the gradient has fallen to this part of what it was last tried at.
 _TRY_AGAIN = 0.03
 # The part of the way since the start that Newton's method may jump: to a point that stands alone,
@@ -26,7 +24,8 @@ _TRY_AGAIN = 0.03
 _LONGEST_JUMP, _VALLEY_JUMP = 0.05, 1e-4
 _HARDLY = 1e-6
 _EIGENVALUES = 4
-_SHIFT = 0.1
+# Residuals to reach, beyond as many parameters as the whole space is searched for.
+_RESIDUAL = 1e-6
 # What Newton's method makes of the gradient at the least where it converges; towards infinity each
 # step makes of an exponential 1/e of it.
 _CONVERGES = 0.1
@@ -35,16 +34,19 @@ _ALONE = 1e-3
 
 
 class CriticalPoint(eqx.Module):
-    """What a flow converged to.
+    """What a flow converged to, or passes.
 
     - `gradient_norm`: Euclidean norm of the gradient there.
     - `index`: how many eigenvalues of the Hessian are negative without doubt, counted up to 4.
     - `eigenvalues`: the smallest ones, with residuals.
     - `jump`: the distance from where the flow was left to here, `newton_steps` of Newton's method.
-    - `found`: whether a critical point is near at all: Newton's method converges to one. The
-        gradient also falls, without one, on the way to infinity, and where a flow passes a saddle.
+    - `found`: whether the flow converges to a critical point near here. The gradient also falls,
+        without one, on the way to infinity, where a valley is nearly flat, and where a flow passes
+        a saddle.
     - `isolated`: whether the smallest eigenvalue is positive beyond what the gradient left makes
         uncertain. A zero eigenvalue, along a valley of minima, comes out positive by as much.
+    - `component`: how far the flow is from the saddle along directions in which the landscape
+        curves down. However short, it grows. Zero where rounding hides it.
     """
 
     gradient_norm: float
@@ -54,6 +56,7 @@ class CriticalPoint(eqx.Module):
     newton_steps: int
     found: bool
     isolated: bool
+    component: float = 0.0
 
     @property
     def smallest_eigenvalue(self) -> tuple[float, float]:
@@ -64,7 +67,9 @@ class CriticalPoint(eqx.Module):
     def kind(self) -> str:
         """In words: minimum, degenerate or saddle, or none."""
         if self.index and not self.found:
-            return "no critical point near, where the landscape curves down: the flow goes on"
+            if self.component:
+                return "no critical point near, where the landscape curves down: the flow goes on"
+            return "where the landscape curves down, but has no slope along that beyond rounding"
         if self.index:
             return f"a saddle of index {self.index}" + (" or more" if self.index >= 4 else "")
         if not self.found:
@@ -85,12 +90,12 @@ class GradientNorm:
     def __init__(self, tolerance: float):
         check_positive(tolerance, "tolerance")
         self.tolerance = float(tolerance)
-        self._last = math.inf
+        self._last, self._doubt = math.inf, None
 
     def start(self, objective: Objective, params: PyTree) -> int:
         """Forget earlier flows. Costs a gradient."""
-        self._first = params
-        self._last = float(_gradient_norm(objective, params))
+        self._first, self._doubt = params, None
+        self._last = float(gradient_norm_at(objective, params))
         return 1
 
     def __call__(self, objective: Objective, params: PyTree, error: float, rate: float) -> Arrival:
@@ -98,88 +103,257 @@ class GradientNorm:
 
         `error` is that of `params`; slower than `rate`, nothing has relaxed yet.
         """
-        norm, cost = float(_gradient_norm(objective, params)), 1
+        norm = float(gradient_norm_at(objective, params))
         arrived = norm <= self.tolerance
         if not math.isfinite(norm) or not (arrived or norm <= _TRY_AGAIN * self._last):
-            return Arrival(cost=cost)
+            return Arrival(cost=1)
         self._last = norm
-        point, final, steps, spent = self._newton(objective, params, norm, rate)
-        cost += spent
-        jump = float(tree_norm(tree_sub(point, params)))
-        moved = float(tree_norm(tree_sub(params, self._first)))
+        look = _Look(objective, params, self._first, norm, error, rate)
+        tried = newton(objective, params, norm, rate, self.tolerance)
+        look.cost += tried.cost
+        place = look.place(tried) if look.near(tried, self.tolerance) else None
+        if place and not place.isolated and (arrived or not place.index):
+            place = look.settled(place)
+        if place and not place.index and place.jump + place.rest > look.longest(place, arrived):
+            place = None
+        if not arrived and (not place or place.index):
+            # The flow is on its way, or passing a saddle.
+            passage = look.passage()
+            if passage and (not self._doubt or passage.index >= self._doubt.index):
+                self._doubt = passage if passage.component <= error else None
+            return Arrival(cost=look.cost)
+        end = look.end(place) if place else look.end_here()
+        if self._doubt and end.limit.index < self._doubt.index:
+            return self._doubt.cast_on(end)
+        return end
+
+
+@dataclass(frozen=True)
+class _Passage:
+    """A flow on its way past a saddle, and how far away from it: on which side it leaves."""
+
+    index: int
+    component: float
+    error: float
+
+    def cast_on(self, end: Arrival) -> Arrival:
+        """The end of a flow that may have left the saddle on the wrong side."""
+        doubt = (
+            f" It passed a saddle at a distance of {self.component:.1e}, which is no more than the"
+            f" error there, {self.error:.1e}: the exact flow may have left it on another side."
+        )
+        return replace(end, error=math.inf, message=end.message + doubt)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where Newton's method led to, and what is known about it.
+
+    `rest`: how far the flow's limit may be from there, by what the method has left to go.
+    """
+
+    newton: Newton
+    jump: float
+    eigenvalues: Eigenvalues
+    index: int
+    isolated: bool
+    rest: float
+
+
+class _Look:
+    """One look at a point of a flow that may have arrived; `cost` is what was spent so far."""
+
+    def __init__(self, objective, params, first, norm, error, rate):
+        self._objective, self._params = objective, params
+        self._norm, self._error, self._rate = norm, error, rate
+        self._size = float(tree_norm(params))
+        self._moved = float(tree_norm(tree_sub(params, first)))
+        self._eps = float(jnp.finfo(tree_dtype(params)).eps)
         # Whoever starts at a critical point has not moved.
-        hardly = _HARDLY * float(tree_norm(params))
-        reach = _LONGEST_JUMP * moved + hardly
-        converges = final <= _CONVERGES * norm or jump <= hardly
-        near = jump <= reach and final <= self.tolerance and converges
-        if arrived and not near:
-            point, final, steps, jump = params, norm, 0, 0.0
-        elif not near:
-            return Arrival(cost=cost)
-        count = min(_EIGENVALUES, tree_size(params))
-        found = extreme_eigenvalues(objective, point, largest=0, smallest=count, tolerance=1e-6)
-        cost += 2 * int(found.products)
+        self._hardly = _HARDLY * self._size
+        self._reach = _LONGEST_JUMP * self._moved + self._hardly
+        self._length = max(self._size, self._moved) or 1.0
+        self.cost = 1
+
+    def near(self, tried: Newton, tolerance: float) -> bool:
+        """Whether Newton's method converges, to a place near the flow."""
+        jump = self._jump(tried)
+        converges = tried.norm <= _CONVERGES * self._norm or jump <= self._hardly
+        return jump <= self._reach and tried.norm <= tolerance and converges
+
+    def longest(self, place: _Place, arrived: bool) -> float:
+        """How far off the limit may be. Along a valley the flow leads elsewhere than the method."""
+        return self._reach if place.isolated or arrived else _VALLEY_JUMP * self._moved
+
+    def place(self, at: Newton) -> _Place:
+        """What is known about where Newton's method led to."""
+        size = tree_size(at.point)
+        whole = {"basis_size": size, "tolerance": self._eps} if size <= DENSE else {}
+        found = extreme_eigenvalues(
+            self._objective,
+            at.point,
+            largest=0,
+            smallest=min(_EIGENVALUES, size),
+            **{"tolerance": _RESIDUAL, **whole},
+        )
+        self.cost += 2 * int(found.products)
         low = float(found.lower[0])
-        size = float(tree_norm(point))
-        length = max(size, moved) or 1.0
         # Curvature is told from none where it weighs more, over the way, than the gradient left.
-        index = int(jnp.sum((found.upper < 0) & (-found.upper * length >= final)))
-        if index and not arrived:
-            # The flow is passing a saddle.
-            return Arrival(cost=cost)
-        # A gradient that Newton's method cannot lower, where the landscape curves down, is that of
-        # a flow on its way, unless it is so small that the flow stands on a critical point.
-        near = near and not (index and steps == 0 and final > -low * hardly)
-        isolated = near and low > 0 and final <= _ALONE * low * length
+        index = int(jnp.sum((found.upper < 0) & (-found.upper * self._length >= at.norm)))
+        isolated, rest = low > 0 and at.norm <= _ALONE * low * self._length, math.inf
         if isolated:
             # How the landscape curves where Newton's next steps may lead, along its flattest line.
-            there = _toward(objective, point, found, 2 * final / low)
-            cost += 4
+            there = _toward(self._objective, at.point, found, 2 * at.norm / low)
+            self.cost += 4
             isolated = there > 0.5 * low
-            # A gradient that never vanishes, over a point of inflection, is no critical point.
-            near = near and there > -low * _CONVERGES
-        limit = CriticalPoint(final, index, found, jump, steps, near, isolated)
-        if not isolated and jump > _VALLEY_JUMP * moved and not arrived:
-            return Arrival(cost=cost)
-        if index and not near:
-            message = (
-                f"the gradient norm fell to {norm:.1e}, but no critical point is near, and with an"
-                f" eigenvalue of {float(found.value[0]):.3g} the flow goes on: a smaller tolerance"
-                " would tell where to."
-            )
-        elif not limit.found:
-            message = (
-                f"the gradient norm fell to {norm:.1e}, but no critical point that stands alone is"
-                " near: it may be a degenerate one, or the infimum may lie at infinity."
-            )
-        else:
-            message = f"converged to {limit}."
-        # An isolated critical point is where it is, however the flow came near it; along a valley
-        # the flow's own error stays, and it may lead elsewhere by as much as the jump.
-        eps = float(jnp.finfo(tree_dtype(params)).eps)
-        error = final / low if isolated else error + jump
-        return Arrival(point, limit, error + 4 * eps * size, cost, message)
+            rest = at.norm / min(low, there) if isolated else math.inf
+        return _Place(at, self._jump(at), found, index, isolated, rest)
 
-    def _newton(self, objective, params, norm, rate):
-        """Newton's method, as long as it makes the gradient smaller.
+    def settled(self, place: _Place) -> _Place | None:
+        """The place, once Newton's method can do no more; `None` if the flow moves on from there.
 
-        Each step is one of the implicit Euler method on the flow itself, ten times as long as the
-        one before and the first as long as the whole way so far. Directions in which the flow has
-        come to rest see no difference to Newton's method; along a flat valley, where curvature is
-        noise, it moves no farther than the flow does.
-
-        Returns where it ends, the gradient norm there, steps and cost.
+        Whatever the tolerance, a slope that is more than rounding moves the flow, if only slowly:
+        to where the method leads as well, if the landscape curves up along it, and to no place that
+        is known where it is flat.
         """
-        point, now, cost, steps = params, norm, 0, 0
-        solve = _dense_step if tree_size(params) <= _DENSE else _krylov_step
-        while steps < _NEWTON_STEPS and (now > self.tolerance or steps == 0 < now):
-            trial, spent = solve(objective, point, _SHIFT * rate / 10**steps)
-            new = float(_gradient_norm(objective, trial))
-            cost += 1 + int(spent)
-            if not new < 0.5 * now:
-                break
-            point, now, steps = trial, new, steps + 1
-        return point, now, steps, cost
+        at, whole = place.newton, tree_size(self._params) <= DENSE
+        noise = rounding_norm(gradient_and_rounding(self._objective, at.point))
+        short = _CONVERGES * (place.jump + self._hardly) if whole else 0.0
+        more = newton(
+            self._objective, at.point, at.norm, self._rate, noise, taken=at.steps, short=short
+        )
+        self.cost += ROUNDING_COST + more.cost
+        if more.steps:
+            place = self.place(more._replace(steps=at.steps + more.steps))
+        if place.isolated:
+            return place
+        if not whole:
+            return replace(place, rest=0.0) if more.norm <= noise else None
+        found = self._modes(more.point, place)
+        rest, flat = found.upward.distance, found.flat
+        if np.any(flat.real_slope > flat.resolution * rest):
+            return None
+        return replace(place, rest=max(rest, more.rest) if math.isfinite(more.rest) else rest)
+
+    def passage(self) -> _Passage | None:
+        """How the flow passes a saddle, if the landscape curves down where it is."""
+        here = self.place(Newton(self._params, self._norm, 0, 0, math.inf))
+        if not here.index:
+            return None
+        found = self._modes(self._params, here)
+        down = found.downward
+        seen = down.part(np.abs(down.slope) > self._blur(found))
+        component = float(np.linalg.norm(seen.slope / seen.curvature))
+        return _Passage(here.index, component, self._error) if component else None
+
+    def end(self, place: _Place) -> Arrival:
+        """The end of a flow that converges to a place."""
+        if place.index:
+            return self._where_it_curves_down(place)
+        return self._arrival(place)
+
+    def end_here(self) -> Arrival:
+        """The end of a flow whose gradient is small, but not because of a place that is near."""
+        here = self.place(Newton(self._params, self._norm, 0, 0, math.inf))
+        return self._where_it_curves_down(here) if here.index else self._nowhere(here)
+
+    def _where_it_curves_down(self, place: _Place) -> Arrival:
+        """The end beside a saddle, where a flow stays by symmetry alone.
+
+        On the way that leads into a saddle neither the flow nor the gradient has a component along
+        the directions in which the landscape curves down at the saddle.
+        """
+        found = self._modes(self._params, place)
+        down, stable = found.downward, found.upward.distance
+        blur = self._blur(found)
+        real = np.abs(down.slope) > down.rounding + blur
+        if np.any(real):
+            return self._passing(place, down.part(real), stable)
+        flat = found.flat
+        if stable > self._reach or np.any(flat.real_slope > flat.resolution * stable):
+            return self._nowhere(place)
+        # A start that is off the way by its own rounding would be seen to be so.
+        sharp = blur < 0.1 * np.abs(down.curvature) * self._eps * self._length
+        none = (down.slope == 0) | ((np.abs(down.slope) <= blur) & sharp)
+        if np.all(none) and (found.complete or place.index < _EIGENVALUES or self._norm == 0):
+            reason = (
+                ". A symmetry leads there, up to rounding: any component along the directions in"
+                " which the landscape curves down would grow"
+            )
+            return self._arrival(replace(place, rest=stable), reason)
+        message = (
+            f"the gradient norm fell to {self._norm:.1e} at a saddle of index {place.index}, up to"
+            " rounding: whether the flow stays there, or where it goes on to, cannot be told. A"
+            " smaller tolerance may tell."
+        )
+        return self._undecided(place, message)
+
+    def _passing(self, place: _Place, down: Modes, stable: float) -> Arrival:
+        """The end where the flow goes on, along modes in which the landscape curves down."""
+        curvature, slope = np.abs(down.curvature), np.abs(down.slope)
+        away = slope / curvature
+        component = float(np.linalg.norm(away))
+        first = int(np.argmin(np.log(np.maximum(self._length / away, 1)) / curvature))
+        departure = Departure(float(curvature[first]), float(away[first]), self._length)
+        where = (
+            f"beside a saddle of index {place.index}, which the flow leaves"
+            if math.hypot(component, stable) <= self._reach
+            else "where no critical point is near, and the flow goes on"
+        )
+        message = (
+            f"the gradient norm fell to {self._norm:.1e} {where}: the landscape curves down by"
+            f" {curvature[first]:.2g}, and along that direction the flow is {away[first]:.1e} away"
+            f" from where its slope vanishes. A tolerance below {slope.max() / 2:.1e} follows it."
+        )
+        return self._undecided(place, message, component, departure)
+
+    def _nowhere(self, place: _Place) -> Arrival:
+        message = (
+            f"the gradient norm fell to {self._norm:.1e}, but no critical point that stands alone"
+            " is near: it may be a degenerate one or far along a valley that is nearly flat, or the"
+            " infimum may lie at infinity."
+        )
+        return self._undecided(place, message)
+
+    def _undecided(self, place, message, component=0.0, departure=None) -> Arrival:
+        """The end at the point of the flow itself."""
+        limit = CriticalPoint(
+            self._norm, place.index, place.eigenvalues, 0.0, 0, False, False, component
+        )
+        error = self._error + self._rounding(self._params)
+        return Arrival(self._params, limit, error, self.cost, message, departure)
+
+    def _arrival(self, place: _Place, reason: str = "") -> Arrival:
+        """The end at a critical point.
+
+        An isolated one is where it is, however the flow came near it; along a valley the flow's own
+        error stays, and it may lead elsewhere by as much as the jump.
+        """
+        at, alone = place.newton, place.isolated
+        limit = CriticalPoint(
+            at.norm, place.index, place.eigenvalues, place.jump, at.steps, True, alone
+        )
+        error = place.rest if alone else self._error + place.jump + 2 * place.rest
+        error += self._rounding(at.point)
+        return Arrival(at.point, limit, error, self.cost, f"converged to {limit}{reason}.")
+
+    def _modes(self, params: PyTree, place: _Place) -> Modes:
+        """The gradient at `params`, along the eigenvectors at a place near it."""
+        slopes = gradient_and_rounding(self._objective, params)
+        found = modes(self._objective, place.newton.point, slopes, place.eigenvalues)
+        self.cost += ROUNDING_COST + found.cost
+        return found
+
+    def _blur(self, found: Modes) -> np.ndarray:
+        """What the error of the eigenvectors makes of the gradient, along those of `downward`."""
+        off = found.downward.resolution * found.upward.distance
+        return off + 4 * self._eps * self._norm
+
+    def _jump(self, at: Newton) -> float:
+        return float(tree_norm(tree_sub(at.point, self._params)))
+
+    def _rounding(self, point: PyTree) -> float:
+        return 4 * self._eps * float(tree_norm(point))
 
 
 def gradient_norm(tolerance: float) -> GradientNorm:
@@ -193,16 +367,18 @@ def gradient_norm(tolerance: float) -> GradientNorm:
     Hessian up to 200 parameters, with conjugate gradients on Hessian-vector products beyond), so
     that the last digits cost next to nothing; the jump is at most a twentieth of the way that the
     flow came. Critical points that the flow merely passes are recognised by a negative eigenvalue.
-    What was reached is in `Trajectory.limit`, a `CriticalPoint`.
+    A tolerance that is met on the way past one ends the flow there with `found` false, and the
+    message says how fast the flow leaves and which tolerance follows it on. A saddle is an arrival
+    only for a flow that has no component at all along the directions in which the landscape curves
+    down there. What was reached is in `Trajectory.limit`, a `CriticalPoint`.
+
+    Curvature below the rounding of the Hessian (beyond 200 parameters, below a millionth of its
+    norm) counts as none: what a flow does along such directions, at times beyond the inverse, is
+    not known.
 
     **Raises:** ValueError for a tolerance that is not positive.
     """
     return GradientNorm(tolerance)
-
-
-@eqx.filter_jit
-def _gradient_norm(objective, params) -> Float[Array, ""]:
-    return tree_norm(objective.gradient(params))
 
 
 def _toward(objective, params, eigenvalues, distance) -> float:
@@ -217,32 +393,3 @@ def _toward(objective, params, eigenvalues, distance) -> float:
 @eqx.filter_jit
 def _curvature(objective, params, vector) -> Float[Array, ""]:
     return tree_dot(vector, objective.hvp(params, vector))
-
-
-@eqx.filter_jit
-def _dense_step(objective, params, shift) -> tuple[PyTree, Any]:
-    flat, unravel = ravel_pytree(params)
-
-    def product(v):
-        return ravel_pytree(objective.hvp(params, unravel(v)))[0]
-
-    hessian = jax.lax.map(product, jnp.eye(flat.size, dtype=flat.dtype))
-    values, vectors = jnp.linalg.eigh((hessian + hessian.T) / 2)
-    gradient = ravel_pytree(objective.gradient(params))[0]
-    # Where the landscape curves down, implicit Euler is no guide: such steps would go uphill.
-    along = vectors.T @ gradient / (jnp.abs(values) + shift)
-    return unravel(flat - vectors @ along), 1 + 2 * flat.size
-
-
-@eqx.filter_jit
-def _krylov_step(objective, params, shift) -> tuple[PyTree, Any]:
-    gradient = objective.gradient(params)
-    operator = lineax.FunctionLinearOperator(
-        lambda v: tree_axpy(shift, v, objective.hvp(params, v)),
-        jax.eval_shape(lambda: gradient),
-        lineax.positive_semidefinite_tag,
-    )
-    solver = lineax.CG(rtol=1e-3, atol=0.0, norm=tree_norm, max_steps=500)
-    solution = lineax.linear_solve(operator, gradient, solver, throw=False)
-    step = solution.value
-    return tree_sub(params, step), 1 + 2 * solution.stats["num_steps"]

@@ -8,4 +8,5 @@ from ._integrate import integrate as integrate
 from ._integration import Integration as Integration
 from ._nesterov_flow import NesterovFlow as NesterovFlow
 from ._until import Arrival as Arrival
+from ._until import Departure as Departure
 from ._until import Ending as Ending

@@ -1,7 +1,7 @@
 """Following a flow to its limit instead of to a given time."""
 
 from dataclasses import replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -24,16 +24,33 @@ _RESTS, _ROUNDING = 6, 256
 # How far the companion starts from the solution, in units of `rtol`. Past a saddle it then goes its
 # own way long before round-off decides for the solution, and is seen to do so.
 _ASIDE = 0.01
+# How often the time is halved at which a flow will have left a saddle.
+_HALVINGS = 20
+
+
+class Departure(NamedTuple):
+    """How a flow leaves a saddle: along a mode of negative curvature, `-curvature`.
+
+    It is a `distance` away now, and leaves when it is `far` away.
+    """
+
+    curvature: float
+    distance: float
+    far: float
 
 
 class Arrival(eqx.Module):
-    """What an ending says about a point: nothing but what looking cost, or that it is the end."""
+    """What an ending says about a point: nothing but what looking cost, or that it is the end.
+
+    At the end, `departure` says how the flow leaves, if it does.
+    """
 
     params: PyTree = None
     limit: Any = None
     error: float = 0.0
     cost: int = 0
     message: str = ""
+    departure: Departure | None = None
 
     @property
     def final(self) -> bool:
@@ -72,7 +89,7 @@ def follow_until(
     state, rows = run.initial(), []
     arrival, before, resting = Arrival(), run.params, 0
     last: Snapshot | None = None
-    lost = Status()
+    lost, doubted = Status(), 0.0
     while not run.finished(state):
         state, last = run.advance(state)
         if last.time in wanted:
@@ -82,10 +99,16 @@ def follow_until(
         # Once the flow was lost from sight, what comes after may be another way's end.
         apart = controlled(last.params, _moved(last.params, run.params), last.error or 0.0)
         lost = lost if lost.kind == "uncontrolled" else replace(apart, time=last.time)
+        if apart.kind == "uncontrolled":
+            doubted = max(doubted, float(last.error or 0.0))
         rate = last.time ** (-1 if flow.real_spectrum else -2)
         arrival = ending(objective, last.params, float(last.error or 0.0), rate)
         cost += arrival.cost
         resting = resting + 1 if _same(last.params, before) else 0
+        if resting == _RESTS:
+            # What moves slowly still may seem to rest, unless its gradient is rounding alone.
+            norm, cost = _speed(objective, last.params), cost + 1
+            resting = resting if norm > rate * _resolution(last.params) else 0
         before = last.params
         if arrival.final or resting >= _RESTS:
             break
@@ -102,8 +125,9 @@ def follow_until(
             last,
             params=arrival.params,
             loss=float(objective.value(arrival.params)),
-            error=arrival.error,
-            status=Status(status.kind, arrival.message + doubt),
+            # The exact flow may be where the other solution went.
+            error=max(arrival.error, doubted),
+            status=Status(status.kind, arrival.message + _leaving(flow, arrival) + doubt),
         )
     elif resting >= _RESTS:
         message = (
@@ -113,7 +137,7 @@ def follow_until(
         )
         last = replace(last, status=Status("stopped", message, time=last.time))
     elif last.status.ok:
-        norm, cost = float(tree_norm(objective.gradient(last.params))), cost + 1
+        norm, cost = _speed(objective, last.params), cost + 1
         message = (
             f"the gradient norm fell to {norm:.2g} by t = {last.time:.6g}, not to the tolerance."
         )
@@ -128,8 +152,35 @@ def _moved(params: PyTree, start: PyTree) -> float:
 
 def _same(params: PyTree, before: PyTree) -> bool:
     """Whether two points differ by no more than rounding."""
+    return float(tree_norm(tree_sub(params, before))) <= _resolution(params)
+
+
+def _resolution(params: PyTree) -> float:
     eps = float(jnp.finfo(tree_dtype(params)).eps)
-    return float(tree_norm(tree_sub(params, before))) <= _ROUNDING * eps * float(tree_norm(params))
+    return _ROUNDING * eps * float(tree_norm(params))
+
+
+def _speed(objective: Objective, params: PyTree) -> float:
+    return float(tree_norm(objective.gradient(params)))
+
+
+def _leaving(flow, arrival: Arrival) -> str:
+    """When a flow will have left the saddle where it ends."""
+    if arrival.departure is None:
+        return ""
+    curvature, distance, far = arrival.departure
+
+    def left(time):
+        return flow.response(-curvature, time) >= far / distance
+
+    late = curvature ** (-1.0 if flow.real_spectrum else -0.5)
+    while not left(late):
+        late *= 2
+    early = 0.0
+    for _ in range(_HALVINGS):
+        middle = (early + late) / 2
+        early, late = (early, middle) if left(middle) else (middle, late)
+    return f" It will have left after a time of about {late:.2g}."
 
 
 def _looks(objective, params, t1) -> np.ndarray:
