@@ -40,7 +40,7 @@ def listed(promise: str, proved: bool, hypotheses: tuple[Hypothesis, ...], limit
 
 
 # The margin for rounding where it is not bounded, in units of absolute gradients' resolution.
-_ROUNDING = 1e3
+_ROUNDING = 1e2
 
 # Across a kink the gradient jumps, which no Hessian knows of.
 _NO_KINK = Hypothesis("no kink lies between the flow and the run", "assumed")
