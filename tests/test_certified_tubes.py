@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import thalweg as tw
-from thalweg.closeness import ClosedForm, Intervals
+from thalweg.closeness import ClosedForm
 from thalweg.closeness._certify import _Along, _best, _path_of, _Tube
 
 from .test_certificates import distances, linear_problem
@@ -57,15 +57,6 @@ def test_a_promise_too_wide_for_any_bound_is_kept_in_a_narrower_tube(path):
     near = tw.certify(objective, flow, epsilon=5.0, evidence=ClosedForm(network))
     assert near.step_size / 1.05 <= wide.step_size <= near.step_size * 1.05
     assert wide.radius < 1
-
-
-def test_intervals_too(path):
-    objective, _, flow = path
-    rows = tw.integrate(tw.GradientFlow(), objective, flow.initial, save_at=[0.0, 0.5, 1.0])
-    found = tw.certify(objective, rows, epsilon=5.0, evidence=Intervals())
-    assert found.radius < 5.0
-    assert found.step_size > 0
-    assert not found.proved
 
 
 @pytest.mark.parametrize("peak", [1e-9, 0.011, 0.3, 0.8, 0.97, 3.0])

@@ -97,8 +97,9 @@ NETWORKS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("loss", ["squared_error", "cross_entropy"])
+@pytest.mark.parametrize(
+    ("name", "loss"), [("relu", "cross_entropy"), ("convolution", "squared_error")]
+)
 def test_gradients_are_as_exact_as_said(name, loss):
     network = jax.tree.map(lambda w: w.astype(jnp.float32), NETWORKS[name]())
     rng = np.random.default_rng(0)

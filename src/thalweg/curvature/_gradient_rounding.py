@@ -28,7 +28,7 @@ def gradient_rounding(network: Any, objective: Objective, radius: Any) -> Float[
     def of_sample(x, y):
         entry = passage.entering(x)
         slope, _ = loss_gradient(network, objective, x, y, probes_of(network, x))
-        steeper, wrong = passage.slopes(objective.loss, slope, entry, y)
+        steeper, wrong = passage.slopes(objective.loss, slope, entry, y)  # pyright: ignore
         total = jnp.zeros(())
         for i, gain in enumerate(gains):
             back = passage.sized[i][-1]
