@@ -1,6 +1,8 @@
 """The largest step size with which gradient descent provably stays near a flow."""
 
+import itertools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -14,7 +16,7 @@ from ..flows import GradientFlow
 from ..objective import Objective
 from ..trajectory import Trajectory
 from ._certify_run import RunCertificate
-from ._evidence import Evidence, Hypothesis, Intervals, listed
+from ._evidence import Curvature, Evidence, Hypothesis, Intervals, listed
 from ._growth import added_within, amplification, grown, grown_within
 
 # Up to so many steps the inequality is solved step by step; beyond, the source is rounded up.
@@ -22,6 +24,8 @@ _MOST_STEPS = 200_000
 _ROUNDING = 1e-12
 # How near to the largest step size that the inequality allows.
 _PRECISION = 1.01
+# A tube is looked for between two others if the step could be so many times longer there.
+_NEAR = 1.1
 
 
 class Certificate(eqx.Module):
@@ -32,16 +36,19 @@ class Certificate(eqx.Module):
     - `uniform_step_size`: from one bound each on sharpness and gradient all along the path, as in
         the published condition.
     - `epsilon`, `t1`: the distance and the time up to which it holds.
+    - `radius`: of the tube around the flow that allows the longest step, at most epsilon. Gradient
+        descent does not leave it.
     - `hypotheses`: what it rests on; `proved`: whether none of that was sampled or assumed.
     - `bending`: for each piece between two saved times, the bound on minus the lowest eigenvalue of
         the Hessian in the tube; `source`: that on how fast the gradient turns along a step.
     - `amplification`: by how much negative curvature may multiply an early error.
-    - `gradients`: what it cost.
+    - `gradients`: what it cost, all tubes that were tried together.
     """
 
     step_size: float
     uniform_step_size: float
     epsilon: float
+    radius: float
     t1: float
     hypotheses: tuple[Hypothesis, ...] = eqx.field(static=True)
     times: np.ndarray
@@ -80,6 +87,8 @@ class Certificate(eqx.Module):
             f"gradient descent with steps of {self.step_size:.6g} stays within"
             f" {self.epsilon:g} of the flow to t = {self.t1:g}"
         )
+        if self.radius < self.epsilon:
+            promise += f" (in a tube of radius {self.radius:.3g})"
         return listed(promise, self.proved, self.hypotheses, self.limit)
 
 
@@ -92,18 +101,19 @@ def certify(
 ) -> Certificate:
     """The largest step size with which gradient descent stays within epsilon of a flow.
 
-    The largest that the argument below gives, in a tube of radius epsilon: where curvature grows
-    fast, a smaller epsilon may allow a longer step, and its promise holds for the larger one too.
+    The largest that the argument below gives in any tube of a radius up to epsilon. Where curvature
+    grows fast, a narrower tube may allow a longer step: radii are halved as long as that is so, and
+    the best one is looked for between them, to a few percent of the step size.
 
         flow = tw.integrate(tw.GradientFlow(), objective, network, save_at=np.linspace(0, 10, 101))
         print(tw.certify(objective, flow, epsilon=0.1, evidence=tw.closeness.ClosedForm(network)))
 
     Let e(t) be the distance between the flow and the polygon p through the iterates. While it is
-    below epsilon,
+    below the tube's radius,
 
     `e' <= m(t) e + |grad f(theta_k) - grad f(p(t))|`,
 
-    where -m is below the lowest eigenvalue of the Hessian in the ball of radius epsilon around the
+    where -m is below the lowest eigenvalue of the Hessian in the ball of that radius around the
     flow; negative m, positive curvature, counts. The gradient's difference is at most the time
     since the step began times its rate of turning in the tube. The flow between two saved times
     lies in a ball, since its length is at most the root of time times loss lost; the error of the
@@ -140,24 +150,19 @@ def certify(
         )
     first = _row(path.params, 0)
     evidence.check(objective, first)
-    bending, factors, uniform, cost = _bounds(objective, path, epsilon, evidence)
-    spans = np.diff(path.times)
-    if np.all(np.isfinite(bending)) and np.all(np.isfinite(factors)):
-        step = _largest(path.times, bending, factors, epsilon)
-        per_step = grown(0.0, bending, uniform * grown_within(bending, spans), spans)
-        whole = epsilon / float(per_step.max()) if per_step.max() > 0 else math.inf
-    else:
-        step = whole = 0.0
+    along = _Along(objective, path, evidence)
+    tube = _best(along.tube, float(epsilon), float(path.times[-1]))
     return Certificate(
-        step_size=step,
-        uniform_step_size=min(whole, float(path.times[-1])),
+        step_size=tube.step,
+        uniform_step_size=tube.uniform,
         epsilon=float(epsilon),
+        radius=tube.radius,
         t1=float(path.times[-1]),
         hypotheses=tuple(dict.fromkeys((*evidence.hypotheses(objective, first), *path.hypotheses))),
         times=path.times,
-        bending=bending,
-        source=np.prod(factors, axis=0),
-        gradients=cost,
+        bending=tube.bending,
+        source=np.prod(tube.factors, axis=0),
+        gradients=along.cost,
     )
 
 
@@ -204,44 +209,99 @@ def _path_of(flow: Any) -> _Path:
     return _Path(times, flow.params, np.asarray(flow.error), (how,))
 
 
-def _bounds(objective, path, epsilon, evidence):
-    """Per piece: minus the lowest curvature, how fast a gradient turns; both bounds at once."""
-    facts = [_facts(objective, _row(path.params, i)) for i in range(len(path.times))]
-    loss, slope, turn = (np.asarray(column, float) for column in zip(*facts, strict=True))
-    cost = 3 * len(facts)
-    if evidence.covers_balls:
-        near = [
-            evidence.in_ball(objective, _row(path.params, i), error)
-            for i, error in enumerate(path.errors)
-        ]
-        cost += sum(ball.gradients for ball in near)
-        # What the loss of the exact flow may differ by from that of the saved point.
-        sharp = np.array([ball.sharpness for ball in near])
-        uncertain = slope * path.errors + sharp * path.errors**2 / 2
-        fallen = loss[:-1] - loss[1:] + uncertain[:-1] + uncertain[1:]
-        bending, sharpness, steepness = [], [], []
-        for i, span in enumerate(np.diff(path.times)):
-            radius = epsilon + path.errors[i] + math.sqrt(span * max(fallen[i], 0.0))
-            ball = evidence.in_ball(objective, _row(path.params, i), radius)
-            cost += ball.gradients
-            bending.append(ball.bending)
-            sharpness.append(ball.sharpness)
-            steepness.append(slope[i] + ball.sharpness * radius)
-        factors = np.array([sharpness, steepness])
-        return np.array(bending), factors, float(np.prod(factors.max(axis=1))), cost
-    balls = [
-        evidence.in_ball(objective, _row(path.params, i), epsilon + path.errors[i])
-        for i in range(len(path.times))
-    ]
-    cost += sum(ball.gradients for ball in balls)
-    bent = np.array([ball.bending for ball in balls])
-    sharp = np.array([ball.sharpness for ball in balls])
-    steep = slope + sharp * (epsilon + path.errors)
-    # H g on the flow, and what g changes by within the tube.
-    turning = turn + sharp**2 * (epsilon + path.errors)
-    turning = np.maximum(turning[:-1], turning[1:])
-    factors = np.array([turning, np.ones_like(turning)])
-    return np.maximum(bent[:-1], bent[1:]), factors, float(sharp.max() * steep.max()), cost
+class _Tube(NamedTuple):
+    """All within a radius of the flow, and the largest step size that does not leave it."""
+
+    radius: float
+    step: float
+    uniform: float
+    bending: np.ndarray
+    factors: np.ndarray
+
+
+def _best(tube: Callable[[float], _Tube], epsilon: float, longest: float) -> _Tube:
+    """Of all tubes with a radius up to epsilon, nearly the one with the longest step.
+
+    Bounds grow with the radius. So the step grows at most in proportion to it, which tells where no
+    better one can be; and it has one maximum where the bounds are sums and exponentials of powers
+    of the radius. Whatever is found is a bound: only how good it is rests on that.
+    """
+    tubes, factor = [tube(epsilon)], 2.0
+    while tubes[-1].step == 0 and math.isfinite(factor) and tubes[-1].radius / factor > 0:
+        # Bounds are not finite; they may be so only in a tube that is far narrower.
+        tubes.append(tube(tubes[-1].radius / factor))
+        factor *= factor
+    while 0 < tubes[-1].step < longest and tubes[-1].step >= max(t.step for t in tubes):
+        tubes.append(tube(tubes[-1].radius / 2))
+    while True:
+        tubes.sort(key=lambda t: t.radius)
+        best = max(range(len(tubes)), key=lambda i: tubes[i].step)
+        enough = min(_NEAR * tubes[best].step, longest)
+        around = itertools.pairwise(tubes[max(best - 1, 0) : best + 2])
+        worth = [(a, b) for a, b in around if a.step * b.radius / a.radius > enough]
+        if not worth:
+            return tubes[best]
+        tubes += [tube(math.sqrt(a.radius * b.radius)) for a, b in worth]
+
+
+class _Along:
+    """Bounds along a path in tubes of any radius, and what they cost so far."""
+
+    def __init__(self, objective: Objective, path: _Path, evidence: Evidence):
+        self.objective, self.path, self.evidence = objective, path, evidence
+        self.rows = [_row(path.params, i) for i in range(len(path.times))]
+        facts = [_facts(objective, row) for row in self.rows]
+        loss, self.slope, self.turn = (np.asarray(x, float) for x in zip(*facts, strict=True))
+        self.cost = 3 * len(facts)
+        if evidence.covers_balls:
+            near = [self._ball(i, error) for i, error in enumerate(path.errors)]
+            # What the loss of the exact flow may differ by from that of the saved point.
+            sharp = np.array([ball.sharpness for ball in near])
+            uncertain = self.slope * path.errors + sharp * path.errors**2 / 2
+            fallen = loss[:-1] - loss[1:] + uncertain[:-1] + uncertain[1:]
+            # How far the flow goes from one saved time to the next.
+            self.ways = np.sqrt(np.diff(path.times) * np.maximum(fallen, 0.0))
+
+    def tube(self, radius: float) -> _Tube:
+        """The tube of this radius."""
+        bounds = self._pieces if self.evidence.covers_balls else self._points
+        times, spans = self.path.times, np.diff(self.path.times)
+        # What overflows in a wide tube is seen below.
+        with np.errstate(over="ignore", invalid="ignore"):
+            bending, factors, uniform = bounds(radius)
+            if not (np.all(np.isfinite(bending)) and np.all(np.isfinite(factors))):
+                return _Tube(radius, 0.0, 0.0, bending, factors)
+            step = _largest(times, bending, factors, radius)
+            per_step = grown(0.0, bending, uniform * grown_within(bending, spans), spans)
+        whole = radius / float(per_step.max()) if per_step.max() > 0 else math.inf
+        return _Tube(radius, step, min(whole, float(times[-1])), bending, factors)
+
+    def _ball(self, i: int, radius: float) -> Curvature:
+        ball = self.evidence.in_ball(self.objective, self.rows[i], radius)
+        self.cost += ball.gradients
+        return ball
+
+    def _pieces(self, radius):
+        """From balls that cover all between two saved times."""
+        wide = radius + self.path.errors[:-1] + self.ways
+        balls = [self._ball(i, size) for i, size in enumerate(wide)]
+        bending = np.array([ball.bending for ball in balls])
+        sharpness = np.array([ball.sharpness for ball in balls])
+        factors = np.array([sharpness, self.slope[:-1] + sharpness * wide])
+        return bending, factors, float(np.prod(factors.max(axis=1)))
+
+    def _points(self, radius):
+        """From the saved points and what is around them."""
+        wide = radius + self.path.errors
+        balls = [self._ball(i, size) for i, size in enumerate(wide)]
+        bent = np.array([ball.bending for ball in balls])
+        sharp = np.array([ball.sharpness for ball in balls])
+        steep = self.slope + sharp * wide
+        # H g on the flow, and what g changes by within the tube.
+        turning = self.turn + sharp**2 * wide
+        turning = np.maximum(turning[:-1], turning[1:])
+        factors = np.array([turning, np.ones_like(turning)])
+        return np.maximum(bent[:-1], bent[1:]), factors, float(sharp.max() * steep.max())
 
 
 def _largest(times, bending, factors, epsilon) -> float:

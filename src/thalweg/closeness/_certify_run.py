@@ -15,14 +15,14 @@ from ..objective import Objective
 from ..optimizers import GradientDescent
 from ..trajectory import Trajectory
 from ._evidence import Curvature, Evidence, Hypothesis, Intervals, listed
-from ._growth import added_within, amplification, grown
+from ._growth import added_within, amplification, grown, grown_within
 
 # How often a tube that turns out too narrow is widened.
 _WIDENINGS = 6
 # A tube so many times wider than the parameters are large says nothing.
 _WIDEST = 10.0
-# What a step rounds off, in units of the parameters' resolution: of their size, and of the step's.
-_ROUNDING, _GRADIENT_ROUNDING = 4.0, 1e3
+# What adding a step to the parameters rounds off, in units of their resolution.
+_ROUNDING = 4.0
 
 
 class RunCertificate(eqx.Module):
@@ -31,7 +31,9 @@ class RunCertificate(eqx.Module):
     - `bound`: shape `(steps + 1,)`, for `|theta_k - theta(k step_size)|`, k = 0, 1, ...; infinite
         from where nothing can be said, see `limit`.
     - `hypotheses`: what it rests on; `proved`: whether none of that was sampled or assumed.
-        Margins are left for rounding, which is not part of the proof.
+        Bounds allow for the rounding of the steps and of their gradients, by sums of absolute
+        values: with closed-form evidence that is proved as well, where matrix products are as exact
+        as the dtype; else it is a margin.
     - `looks`: the steps at which curvature was bounded; `bending`: for each stretch between two of
         them the bound on minus the lowest eigenvalue of the Hessian; `params`: the iterates there.
     - `gradients`: what it cost.
@@ -235,9 +237,7 @@ class _Walker(eqx.Module):
 
     def over(self, stretch: _Stretch, error: float) -> tuple[np.ndarray, float, int, float]:
         """The error at every step, minus the lowest curvature, the cost, and what was added."""
-        rounded = self.eps * (
-            _ROUNDING * stretch.size + _GRADIENT_ROUNDING * self.step * stretch.slope
-        )
+        rounded = _ROUNDING * self.eps * (stretch.size + self.step * stretch.slope)
         cost, added = 0, rounded
         # As if no curvature were negative, with room for some.
         least = error + np.sum(0.5 * self.step * stretch.turn + rounded)
@@ -251,7 +251,10 @@ class _Walker(eqx.Module):
             else:
                 rate = stretch.turn / self.step
             bendings = np.full(len(rate), m)
+            wrong, spent = self._rounding(stretch, width)
+            cost += spent
             added = rate * added_within(bendings, self.step) + rounded
+            added += wrong * grown_within(bendings, np.full(len(rate), self.step))
             errors = grown(error, bendings, added, self.step)
             widest = float(np.max(errors))
             if widest <= width:
@@ -260,6 +263,17 @@ class _Walker(eqx.Module):
                 break
             width = 1.5 * widest
         return np.full(len(stretch.slope) + 1, np.inf), m, cost, float(np.sum(added))
+
+    def _rounding(self, stretch: _Stretch, width: float) -> tuple[float, int]:
+        """How far computed gradients may be from gradients, and what it cost to know."""
+        if self.evidence.covers_balls:
+            radius = stretch.farthest + width
+            return self.evidence.rounding(self.objective, stretch.start, radius)
+        ends = [
+            self.evidence.rounding(self.objective, point, width)
+            for point in (stretch.start, stretch.end)
+        ]
+        return max(wrong for wrong, _ in ends), sum(spent for _, spent in ends)
 
     def _curvature(self, stretch: _Stretch, width: float) -> Curvature:
         if self.evidence.covers_balls:

@@ -4,15 +4,17 @@ import abc
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import PRNGKeyArray, PyTree
 
 from .._checks import check_positive, check_positive_integer
-from .._trees import tree_axpy, tree_dtype, tree_random
+from .._trees import tree_axpy, tree_dtype, tree_norm, tree_random
 from ..curvature import ExtremeEigenvalues, lower_bound
 from ..curvature._bound import bound_at
 from ..curvature._chain import has_kinks
+from ..curvature._gradient_rounding import gradient_rounding
 from ..curvature._upper_bound import upper_bound_at
 from ..objective import Objective
 
@@ -36,6 +38,9 @@ def listed(promise: str, proved: bool, hypotheses: tuple[Hypothesis, ...], limit
     grounds = (f"  {h.how}: {h.statement}" for h in hypotheses)
     return "\n".join([f"{promise}, {'proved' if proved else 'not proved'}", *grounds, f"  {limit}"])
 
+
+# The margin for rounding where it is not bounded, in units of absolute gradients' resolution.
+_ROUNDING = 1e2
 
 # Across a kink the gradient jumps, which no Hessian knows of.
 _NO_KINK = Hypothesis("no kink lies between the flow and the run", "assumed")
@@ -62,6 +67,13 @@ class Evidence(eqx.Module):
     @abc.abstractmethod
     def in_ball(self, objective: Objective, params: PyTree, radius: float) -> Curvature:
         """Bounds in the ball of this radius around the parameters."""
+
+    @abc.abstractmethod
+    def rounding(self, objective: Objective, params: PyTree, radius: float) -> tuple[float, int]:
+        """How far computed gradients in the ball may be from gradients, and the cost in gradients.
+
+        A bound where the evidence covers balls; else a margin.
+        """
 
     @abc.abstractmethod
     def hypotheses(self, objective: Objective, params: PyTree) -> tuple[Hypothesis, ...]:
@@ -91,6 +103,9 @@ class ClosedForm(Evidence):
         bound = float(bound_at(params, objective, size).value)
         # Each of the two costs about as much as two gradients.
         return Curvature(-bound, float(upper_bound_at(params, objective, size)), 4)
+
+    def rounding(self, objective, params, radius):
+        return float(gradient_rounding(params, objective, jnp.asarray(radius, float))), 2
 
     def hypotheses(self, objective, params):
         # By the architecture: `predict` may hide its kinks, in a loop for instance.
@@ -145,6 +160,10 @@ class Intervals(Evidence):
             cost += 2 * int(found.products)
         return Curvature(bending, sharpness, cost)
 
+    def rounding(self, objective, params, radius):
+        eps = float(jnp.finfo(tree_dtype(params)).eps)
+        return _ROUNDING * eps * float(_absolute_gradient(objective, params)), 1
+
     def hypotheses(self, objective, params):
         return (
             Hypothesis("curvature at points of the path", "eigenvalue interval"),
@@ -155,6 +174,24 @@ class Intervals(Evidence):
     @property
     def covers_balls(self):
         return False
+
+
+@eqx.filter_jit
+def _absolute_gradient(objective, params):
+    """About the sum of absolute values that a gradient is computed from, sample by sample.
+
+    The loss's gradient in a prediction is itself a difference, of numbers as large as the
+    prediction is times what the loss curves.
+    """
+
+    def of_sample(pair):
+        x, y = (a[None] for a in pair)
+        outputs, back = jax.vjp(lambda p: objective.predict(p, x), params)
+        slope = jax.grad(lambda z: jnp.sum(objective.loss(z, y)))
+        steep, curved = jax.jvp(slope, (outputs,), (outputs,))
+        return tree_norm(back(jnp.abs(steep) + jnp.abs(curved))[0])
+
+    return objective.mean_of_sums(lambda x, y: jnp.sum(jax.lax.map(of_sample, (x, y))))
 
 
 @eqx.filter_jit

@@ -1,6 +1,7 @@
 """Bounds on the eigenvalues of the Hessian from norms of weights alone."""
 
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,11 +14,9 @@ from .._trees import tree_dtype
 from ..losses import Loss
 from ..networks import FullyConnected
 from ..objective import Objective
-from ._chain import bias_size, chain_of, layer_gain, layer_norm, probes_of, signals
+from ._chain import bias_size, chain_of, layer_gain, layer_norm, layer_size, probes_of, signals
 from ._eigenvalues import Eigenvalues
-
-# What rounding may take away, in units of the last place.
-ROUNDING = 1e3
+from ._rounding import rounding_unit, slope_size
 
 
 class CurvatureBound(eqx.Module):
@@ -101,8 +100,9 @@ def bound_at(network: Any, objective: Objective, radius: Any) -> CurvatureBound:
     """`lower_bound` without its checks, for many points: can be traced."""
     matrix = interaction(network, objective, radius)
     largest = jnp.max(jnp.linalg.eigvalsh(matrix))
-    eps = jnp.finfo(matrix.dtype).eps
-    return CurvatureBound(-largest * (1 + ROUNDING * eps), radius, matrix)
+    # Nothing cancels any more.
+    margin = rounding_unit(network, objective)
+    return CurvatureBound(-largest * (1 + margin), radius, matrix)
 
 
 def interaction(network: Any, objective: Objective, radius: Any) -> Float[Array, "layers layers"]:
@@ -115,24 +115,26 @@ def interaction(network: Any, objective: Objective, radius: Any) -> Float[Array,
 def _of_homogeneous_layers(network, objective, radius):
     layers = [link.layer for link in chain_of(network)[0]]
     gains = [layer_gain(layer) for layer in layers]
-    steepest, passed = passing(network, radius)
+    passage = Passage.through(network, radius, rounding_unit(network, objective))
     count = len(layers)
 
     def of_sample(x, y):
         probes = probes_of(network, x)
-        entries, moved = entering(network, x, radius)
-        slope, pull = _loss_gradient(network, objective, x, y, probes)
-        steepness, smoothness = objective.loss.steepness, objective.loss.smoothness
-        slope = jnp.minimum(slope + smoothness * moved, steepness)
+        entry = passage.entering(x)
+        slope, pull = loss_gradient(network, objective, x, y, probes)
+        steeper, wrong = passage.slopes(objective.loss, slope, entry, y)
         rows = []
         for low in range(count):
             row = [jnp.zeros(())] * (low + 1)
             for high in range(low + 1, count):
                 # At the point itself the slopes of all activations are known.
-                farther = slope * passed[high][count - 1]
-                force = jnp.where(radius > 0, farther, jnp.minimum(pull[high], farther))
-                between = passed[low][high - 1] * steepest
-                row.append(force * gains[high] * between * entries[low])
+                last = count - 1
+                farther = steeper * passage.passed[high][last]
+                near = pull[high] + wrong * passage.passed[high][last]
+                near += passage.unit * (slope + wrong) * passage.sized[high][last]
+                force = jnp.where(radius > 0, farther, jnp.minimum(near, farther))
+                between = passage.passed[low][high - 1] * passage.steepest
+                row.append(force * gains[high] * between * entry.changes[low])
             rows.append(jnp.stack(row))
         return jnp.stack(rows)
 
@@ -140,41 +142,91 @@ def _of_homogeneous_layers(network, objective, radius):
     return upper + upper.T
 
 
-def passing(network: Any, radius: Any) -> tuple[float, list[list[Array]]]:
-    """The steepest slope, and bounds on what passes from one layer's outputs to another's.
+class Entry(NamedTuple):
+    """For one sample, bounds within the ball on what enters each layer and what leaves the last.
 
-    Within the ball; a table by the lower layer and the higher one.
+    - `changes`: the change that each layer's weights make at once; `lengths`: of what enters.
+    - `moved`: how far the outputs move from what was computed at the centre, rounding included.
+    - `rounded`: how far they are from what they should be by rounding alone; `losses`: so much for
+        what enters each layer.
+    - `outputs`: the norm of the outputs.
     """
-    links, activation, _ = chain_of(network)
-    layers = [link.layer for link in links]
-    steepest = max(abs(slope) for slope in activation.slopes or ())
-    norms = [layer_norm(layer) + layer_gain(layer) * radius for layer in layers]
-    passed = [[jnp.ones(())] * len(layers) for _ in layers]
-    for low in range(len(layers)):
-        for high in range(low + 1, len(layers)):
+
+    changes: list[Array]
+    lengths: list[Array]
+    losses: list[Array]
+    moved: Array
+    rounded: Array
+    outputs: Array
+
+
+class Passage(NamedTuple):
+    """Bounds within a ball on how signals pass through a network, rounding included.
+
+    `passed[i][j]` bounds what passes from the outputs of layer i to those of layer j, `sized[i][j]`
+    the same with absolute values of all weights.
+    """
+
+    network: Any
+    radius: Any
+    unit: float
+    steepest: float
+    passed: list[list[Array]]
+    sized: list[list[Array]]
+
+    @staticmethod
+    def through(network: Any, radius: Any, unit: float) -> "Passage":
+        """For a ball of this radius around the network's parameters."""
+        links, activation, _ = chain_of(network)
+        steepest = max(abs(slope) for slope in activation.slopes or ())
+        norms, sizes = zip(*(_norm_and_size(k.layer, radius, unit) for k in links), strict=True)
+        tables = [_passing(steepest, numbers) for numbers in (norms, sizes)]
+        return Passage(network, radius, unit, steepest, *tables)
+
+    def entering(self, x: Array) -> Entry:
+        """What one sample makes of it."""
+        links, _, _ = chain_of(self.network)
+        probes, (outputs, inputs) = probes_of(self.network, x), signals(self.network, x)
+        moved = rounded = jnp.zeros(())
+        changes, lengths, losses = [], [], []
+        for i, (link, z) in enumerate(zip(links, inputs, strict=True)):
+            gain, constant = layer_gain(link.layer), bias_size(link.layer, probes[i].size)
+            norm, size = _norm_and_size(link.layer, self.radius, self.unit)
+            length = jnp.linalg.norm(z) + moved
+            changes.append(jnp.hypot(gain * length, constant))
+            lengths.append(length)
+            losses.append(rounded)
+            own = self.radius * jnp.hypot(gain * jnp.linalg.norm(z), constant)
+            sizes = size * length
+            if link.layer.bias is not None:
+                sizes += constant * (jnp.linalg.norm(link.layer.bias) + self.radius)
+            steepest = self.steepest if i < len(links) - 1 else 1.0
+            moved = (norm * moved + own + self.unit * sizes) * steepest
+            rounded = (norm * rounded + self.unit * sizes) * steepest
+        return Entry(changes, lengths, losses, moved, rounded, jnp.linalg.norm(outputs) + moved)
+
+    def slopes(self, loss: Loss, slope: Array, entry: Entry, target: Array) -> tuple[Array, Array]:
+        """The loss's gradient in the outputs: a bound on it, and how wrong it is by rounding."""
+        own = self.unit * slope_size(loss, entry.outputs, target)
+        wrong = loss.smoothness * entry.rounded + own
+        return jnp.minimum(slope + loss.smoothness * entry.moved + own, loss.steepness), wrong
+
+
+def _norm_and_size(layer, radius, unit):
+    """Bounds on a layer's operator norm in the ball, with weights as they are and absolute."""
+    size = layer_size(layer) + layer_gain(layer) * radius
+    return layer_norm(layer) + layer_gain(layer) * radius + unit * size, size
+
+
+def _passing(steepest, norms):
+    passed = [[jnp.ones(())] * len(norms) for _ in norms]
+    for low in range(len(norms)):
+        for high in range(low + 1, len(norms)):
             passed[low][high] = passed[low][high - 1] * steepest * norms[high]
-    return steepest, passed
+    return passed
 
 
-def entering(network: Any, x: Array, radius: Any) -> tuple[list[Array], Array]:
-    """For one sample, bounds within the ball on the change that each layer's weights make at once.
-
-    And on how far the outputs move.
-    """
-    links, activation, _ = chain_of(network)
-    steepest = max(abs(slope) for slope in activation.slopes or ())
-    probes, (_, inputs) = probes_of(network, x), signals(network, x)
-    moved, entries = jnp.zeros(()), []
-    for i, (link, z) in enumerate(zip(links, inputs, strict=True)):
-        gain, constant = layer_gain(link.layer), bias_size(link.layer, probes[i].size)
-        norm = layer_norm(link.layer) + gain * radius
-        entries.append(jnp.hypot(gain * (jnp.linalg.norm(z) + moved), constant))
-        own = radius * jnp.hypot(gain * jnp.linalg.norm(z), constant)
-        moved = (norm * moved + own) * (steepest if i < len(links) - 1 else 1.0)
-    return entries, moved
-
-
-def _loss_gradient(network, objective, x, y, probes):
+def loss_gradient(network, objective, x, y, probes):
     """Norms of the loss's gradient with respect to the outputs, and to what leaves each layer."""
 
     def loss(probes):
@@ -187,21 +239,31 @@ def _loss_gradient(network, objective, x, y, probes):
 def _of_linear_layers(network, objective, radius):
     """With the gradient of the loss with respect to the end-to-end matrix."""
     weights, gains, as_input = linear_layers(network)
-    count = len(weights)
+    count, unit = len(weights), rounding_unit(network, objective)
+    sizes = [jnp.linalg.norm(w) for w in weights]
 
     def sums(x, y):
         outputs = x = as_input(x)
         for weight in weights:
             outputs = outputs @ weight.T
         slopes = jax.grad(lambda z: jnp.sum(objective.loss(z, y)))(outputs)
-        return slopes.T @ x, x.T @ x
+        # Of samples, absolute values: what the sums below are exact to.
+        length, slope = (jnp.linalg.norm(a, axis=1) for a in (x, slopes))
+        most = product(sizes) * length
+        wrong = objective.loss.smoothness * most
+        wrong += jax.vmap(partial(slope_size, objective.loss))(most, y)
+        lost = unit * jnp.sum((wrong + slope) * length)
+        return slopes.T @ x, x.T @ x, lost
 
-    gradient, second_moment = objective.mean_of_sums(sums)
-    norms = [jnp.linalg.norm(w, 2) for w in weights]
+    gradient, second_moment, lost = objective.mean_of_sums(sums)
+    norms = [jnp.linalg.norm(w, 2) + unit * size for w, size in zip(weights, sizes, strict=True)]
     wider = [norm + gain * radius for norm, gain in zip(norms, gains, strict=True)]
     # What the end-to-end matrix, and with it the gradient, changes by within the ball.
-    whole = product(wider) - product(norms)
-    steeper = objective.loss.smoothness * jnp.linalg.norm(second_moment, 2) * whole
+    whole = product(wider) - product(norms) + unit * product(wider)
+    spread = jnp.linalg.norm(second_moment, 2) + unit * jnp.trace(second_moment)
+    steeper = objective.loss.smoothness * spread * whole
+    # With what rounding may have taken from the gradient, and from products with it.
+    size = jnp.linalg.norm(gradient)
     rows = []
     for low in range(count):
         row = [jnp.zeros(())] * (low + 1)
@@ -209,10 +271,14 @@ def _of_linear_layers(network, objective, radius):
             between = chained(weights[low + 1 : high])
             middle = jnp.linalg.norm(between, 2) if between is not None else jnp.ones(())
             middle += product(wider[low + 1 : high]) - product(norms[low + 1 : high])
+            middle += unit * (product(sizes[low + 1 : high]) + product(wider[low + 1 : high]))
             ends = _surrounded(gradient, weights[:low], weights[high + 1 :])
-            outer, outer_wider = (product(n[:low]) * product(n[high + 1 :]) for n in (norms, wider))
-            size = jnp.linalg.norm(gradient, 2)
-            ends = jnp.linalg.norm(ends, 2) + (size + steeper) * outer_wider - size * outer
+            outer, outer_wider, outer_size = (
+                product(n[:low]) * product(n[high + 1 :]) for n in (norms, wider, sizes)
+            )
+            ends = jnp.linalg.norm(ends, 2) + (lost + unit * size) * outer_size
+            ends += (size + lost) * (outer_wider - outer + unit * outer_wider)
+            ends += steeper * outer_wider
             row.append(gains[low] * gains[high] * middle * ends)
         rows.append(jnp.stack(row))
     upper = jnp.stack(rows)

@@ -94,6 +94,11 @@ def layer_gain(layer: Dense | Convolution) -> float:
     return abs(layer.weight_scale) * math.sqrt(seen)
 
 
+def layer_size(layer: Dense | Convolution) -> Float[Array, ""]:
+    """An upper bound on the operator norm of a layer with the absolute values of its weights."""
+    return layer_gain(layer) * jnp.linalg.norm(layer.weight)
+
+
 def bias_size(layer: Dense | Convolution, outputs: int) -> float:
     """The factor between a change of the bias and what comes out of the layer."""
     if layer.bias is None:

@@ -21,8 +21,16 @@ class Eigenvalues(eqx.Module):
         (Parlett, The Symmetric Eigenvalue Problem, theorem 4.5.1).
     - `vectors`: unit vectors with the structure of the parameters, each leaf with a leading axis
         of values.
-    - `converged`: whether each residual is within the tolerance that was asked for.
+    - `converged`: whether each residual is within the tolerance that was asked for; `limit` says
+        in a sentence what kept those that are not from being smaller.
     - `products`: Hessian-vector products spent. Each costs 2 gradients.
+    - `rounding`: the part of each residual that stands for the rounding of the products;
+        `underflow`: the part of that which stands for numbers too small for their dtype.
+
+    Eigenvalues may have any scale that their dtype has. One beyond its largest number is told as
+    that number, with a residual that reaches beyond. Where products vanish, the interval is 0 plus
+    or minus `underflow`. What underflows within a network at the parameters themselves, and is
+    multiplied by large numbers afterwards, is not seen.
 
     The theorem promises *an* eigenvalue in the interval. That it is the extreme one, no number of
     products can prove (short of as many as there are parameters); what is known about values
@@ -35,6 +43,8 @@ class Eigenvalues(eqx.Module):
     converged: Bool[Array, "values"]
     products: Int[Array, ""]
     spread: Float[Array, ""]
+    rounding: Float[Array, ""]
+    underflow: Float[Array, ""]
     krylov: Int[Array, ""]
     random_share: Float[Array, ""]
     parameters: int = eqx.field(static=True)
@@ -59,6 +69,35 @@ class Eigenvalues(eqx.Module):
     def smallest(self) -> "Eigenvalues":
         """The smallest ones alone, in increasing order."""
         return self._part(slice(self.counts[0], None), (0, self.counts[1]))
+
+    @property
+    def limit(self) -> str:
+        """What keeps the residuals from being smaller, in a sentence."""
+        dtype, zero = self.value.dtype.name, float(jnp.max(self.underflow))
+        if bool(jnp.any(~jnp.isfinite(self.residual))):
+            return (
+                f"A residual is larger than the largest number of {dtype}, so that nothing is known"
+                " of that eigenvalue. Scale the objective down, or use float64."
+            )
+        if float(self.spread) == 0 and bool(jnp.all(self.value == 0)):
+            return (
+                "Every Hessian-vector product was zero. Numbers that are too small for their dtype"
+                f" count as zero, so an eigenvalue may still be as large as {zero:.3g}."
+            )
+        if bool(jnp.all(self.converged)):
+            return "Every residual is within the tolerance."
+        if zero > 0.5 * float(self.rounding):
+            return (
+                "Numbers that are too small for their dtype count as zero, which residuals have to"
+                f" allow {zero:.3g} for. Scale the objective up, or use float64."
+            )
+        longest = float(jnp.max(jnp.where(self.converged, 0, self.residual)))
+        if longest <= 2.5 * float(self.rounding):
+            return (
+                "The rounding of Hessian-vector products, about"
+                f" {float(self.rounding):.3g}, keeps the residuals from being smaller."
+            )
+        return f"The {int(self.products)} products that were allowed did not suffice."
 
     def unseen(self, failure: float = 0.01) -> Float[Array, ""]:
         """How far an eigenvalue can lie outside all values found, except with probability
@@ -96,6 +135,8 @@ class Eigenvalues(eqx.Module):
             converged=self.converged[rows],
             products=self.products,
             spread=self.spread,
+            rounding=self.rounding,
+            underflow=self.underflow,
             krylov=self.krylov,
             random_share=self.random_share,
             parameters=self.parameters,

@@ -14,6 +14,7 @@ from .._checks import check_positive
 from .._trees import check_params, tree_size
 from ._eigenvalues import Eigenvalues
 from ._lanczos import Wanted, lanczos, rows_needed
+from ._products import Resolution
 
 _MAX_PRODUCTS = 1000
 
@@ -55,7 +56,8 @@ def extreme_eigenvalues(
         points to is found. Along a trajectory use `ExtremeEigenvalues`, which draws a fresh one
         each time.
     - `max_products`: Hessian-vector products to spend at most, each worth 2 gradients. When they
-        run out, residuals say how far it came.
+        run out, residuals say how far it came. An operator whose products under- or overflow may
+        take up to four more.
     - `basis_size`: rows of the basis; memory is two arrays of this many vectors like `params`
         (four during a restart). 32 by default, more for many eigenvalues.
     - `key`: for the random vectors, `jax.random.key(0)` by default. Same key and input: same bits.
@@ -63,6 +65,10 @@ def extreme_eigenvalues(
     More than one eigenvalue at an end: as many random start vectors are used, so that a multiple
     eigenvalue is found as often as it is there. At a kink of the network (ReLU) the Hessian is the
     one that automatic differentiation gives.
+
+    Eigenvalues of any scale are found: vectors are multiplied by powers of two where products
+    would under- or overflow, which a product has to be linear for. Residuals allow for what
+    still underflows, and `Eigenvalues.limit` says where that is what keeps them from converging.
 
     **Returns:** `Eigenvalues`.
 
@@ -189,8 +195,7 @@ def _run(objective, params, start, key, wanted, rows, tolerance, max_products):
         product = objective.hvp(params, unravel(vector.astype(point.dtype)))
         return ravel_pytree(product)[0].astype(vector.dtype)
 
-    # The coarsest leaf decides what a product is worth.
-    eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(params))
+    resolution = Resolution.of(params)
     ritz = lanczos(
         matvec,
         start,
@@ -199,15 +204,17 @@ def _run(objective, params, start, key, wanted, rows, tolerance, max_products):
         rows=rows,
         tolerance=tolerance.astype(start.dtype),
         max_products=max_products,
-        eps=eps,
+        resolution=resolution,
     )
     found = Eigenvalues(
         value=ritz.value,
         residual=ritz.residual,
         vectors=jax.vmap(lambda v: unravel(v.astype(point.dtype)))(ritz.vectors),
-        converged=ritz.residual <= tolerance * ritz.scale,
+        converged=ritz.converged,
         products=ritz.products,
         spread=ritz.spread,
+        rounding=ritz.rounding,
+        underflow=jnp.asarray(resolution.flushed(point.size), start.dtype),
         krylov=ritz.krylov,
         random_share=ritz.random_share,
         parameters=point.size,

@@ -1,7 +1,7 @@
 """Lanczos for both ends of the spectrum of a symmetric operator, on flat vectors.
 
 The Krylov space of one random vector approximates both ends of a spectrum at once, from products
-with the matrix alone. Four additions make it fit for use along a trajectory:
+with the matrix alone. Five additions make it fit for use along a trajectory:
 
 - *Full reorthogonalisation, twice.* Without it a converged eigenvalue comes back as a ghost copy.
 - *Stored images.* Beside the basis V the rows W = V H are kept. The residual of a Ritz pair is
@@ -15,6 +15,8 @@ with the matrix alone. Four additions make it fit for use along a trajectory:
 - *Thick restart.* A full basis is cut back to its outermost Ritz vectors, so that memory stays at
   two arrays of `basis_size` rows. Residuals are what they were, and the iteration goes on as if
   nothing had happened (but for the directions given up).
+- *Scaled products.* Images are kept in units of a power of two near the norm of the operator, so
+  that no square under- or overflows: see `_products.py`.
 
 Sources: Parlett, The Symmetric Eigenvalue Problem (1998), chapters 11-13; Wu and Simon,
 Thick-restart Lanczos method for large symmetric eigenvalue problems, SIAM J. Matrix Anal. Appl. 22
@@ -31,6 +33,9 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from .._powers import scale_of, times_power
+from ._products import Products, Resolution, Scaling
 
 # The share of randomness in a warm start: much less, and what is new is found late; much more,
 # and what is known is lost.
@@ -89,8 +94,8 @@ class Ritz(eqx.Module):
     residual: Float[Array, "wanted"]
     vectors: Float[Array, "wanted parameters"]
     spread: Float[Array, ""]
-    scale: Float[Array, ""]
     rounding: Float[Array, ""]
+    converged: Bool[Array, "wanted"]
     products: Int[Array, ""]
     krylov: Int[Array, ""]
     random_share: Float[Array, ""]
@@ -102,7 +107,8 @@ class _Search(eqx.Module):
 
     `projected[i, j]` is basis[i] . images[j], not symmetrised: what it lacks in symmetry tells
     how exact the products are. `direction` is where the space grows next, `excess` by how much
-    some residual is still too long (not positive: none is).
+    some residual is still too long (not positive: none is). All of these are in units of
+    `scaling`.
     """
 
     basis: Float[Array, "rows parameters"]
@@ -116,6 +122,7 @@ class _Search(eqx.Module):
     excess: Float[Array, ""]
     scale: Float[Array, ""]
     rounding: Float[Array, ""]
+    scaling: Scaling
     finite: Bool[Array, ""]
 
 
@@ -135,17 +142,18 @@ def lanczos(
     rows: int,
     tolerance: Float[Array, ""] | float,
     max_products: Int[Array, ""] | int,
-    eps: float,
+    resolution: Resolution,
 ) -> Ritz:
     """Outermost eigenpairs of the symmetric `matvec`; see the head of this module.
 
     `start` holds vectors to begin with, zero rows for none; their lengths do not matter. `rows` is
     the size of the basis: with `rows` equal to the dimension, the search goes on until the space
-    is everything. `tolerance` is relative to the largest |Ritz value|. `eps` is the rounding unit
-    of a product. Make sure that `wanted.count <= min(rows, max_products)`.
+    is everything. `tolerance` is relative to the largest |Ritz value|. `resolution` is that of the
+    numbers that products are computed in. Make sure that `wanted.count <= min(rows, max_products)`.
     """
     parameters = start.shape[1]
     everything = rows >= parameters
+    product = Products(matvec, resolution)
     search = _begin(start, jr.fold_in(key, 0), wanted, rows)
 
     def finished(s: _Search) -> Bool[Array, ""]:
@@ -161,15 +169,20 @@ def lanczos(
         fresh = s.imaged == s.filled
         vector = jax.lax.cond(
             fresh,
-            lambda: _expansion(s, jr.fold_in(key, 1 + s.products), eps),
+            lambda: _expansion(s, jr.fold_in(key, 1 + s.products), resolution.eps),
             lambda: s.basis[s.imaged],
         )
         basis = s.basis.at[s.imaged].set(vector)
-        image = matvec(vector)
-        images = s.images.at[s.imaged].set(image)
+        image, scaling, change, tries = product(vector, s.scaling)
+        images, projected = jax.lax.cond(
+            change == 0,
+            lambda: (s.images, s.projected),
+            lambda: (times_power(s.images, change), times_power(s.projected, change)),
+        )
+        images = images.at[s.imaged].set(image)
         # Rows beyond `imaged` of `images` are zero, and those of `basis` have no image yet: both
         # leave entries of `projected` that are not looked at before they are complete.
-        projected = s.projected.at[:, s.imaged].set(_matmul(basis, image))
+        projected = projected.at[:, s.imaged].set(_matmul(basis, image))
         projected = projected.at[s.imaged].set(_matmul(images, vector))
         grown = _Search(
             basis=basis,
@@ -178,14 +191,15 @@ def lanczos(
             direction=s.direction,
             filled=jnp.where(fresh, s.filled + 1, s.filled),
             imaged=s.imaged + 1,
-            products=s.products + 1,
+            products=s.products + tries,
             expansions=s.expansions + fresh,
             excess=s.excess,
             scale=s.scale,
             rounding=s.rounding,
+            scaling=scaling,
             finite=jnp.all(jnp.isfinite(image)),
         )
-        return _judged(grown, wanted, tolerance, eps)
+        return _judged(grown, wanted, tolerance, resolution)
 
     def cycle(s: _Search) -> _Search:
         s = jax.lax.cond(s.imaged == rows, lambda s: _restarted(s, wanted), lambda s: s, s)
@@ -199,7 +213,7 @@ def lanczos(
     chain = jnp.minimum(search.products, rows) if _block(wanted) == 1 else 1
     krylov = jnp.where(search.imaged == parameters, parameters, chain)
     share = jnp.where(jnp.any(start), _RANDOM / (1 + _RANDOM), 1.0)
-    return _result(search, wanted, krylov, share)
+    return _result(search, wanted, tolerance, krylov, share)
 
 
 def _block(wanted: Wanted) -> int:
@@ -215,6 +229,7 @@ def _begin(start, key, wanted, rows) -> _Search:
     threshold = jnp.sqrt(jnp.finfo(dtype).eps)
 
     def unit(vectors):
+        vectors = jax.vmap(lambda v: v / scale_of(v, dtype))(vectors)
         size = jnp.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors / jnp.where(size > 0, size, 1)
 
@@ -249,6 +264,7 @@ def _begin(start, key, wanted, rows) -> _Search:
         excess=jnp.asarray(jnp.inf, dtype),
         scale=zero,
         rounding=zero,
+        scaling=Scaling.unknown(),
         finite=jnp.asarray(True),
     )
 
@@ -307,7 +323,7 @@ def _pairs(s: _Search, values, coefficients, positions):
     return value, vectors / size, residuals
 
 
-def _judged(s: _Search, wanted: Wanted, tolerance, eps: float) -> _Search:
+def _judged(s: _Search, wanted: Wanted, tolerance, resolution: Resolution) -> _Search:
     """How far the search has come, and the direction in which the worst pair improves.
 
     A wanted pair is good when its residual is within the tolerance. The pair next in line is good
@@ -317,7 +333,7 @@ def _judged(s: _Search, wanted: Wanted, tolerance, eps: float) -> _Search:
     values, coefficients = _rayleigh_ritz(s)
     used = jnp.arange(values.shape[0]) < s.imaged
     scale = jnp.max(jnp.where(used, jnp.abs(values), 0))
-    rounding = _rounding(s, scale, eps)
+    rounding = _rounding(s, scale, resolution)
     # The rounding of a product is part of every residual, and nothing gets below it.
     goal = jnp.maximum(tolerance * scale - rounding, rounding)
     positions, rivals = wanted.positions(s.imaged), wanted.rivals(s.imaged)
@@ -332,13 +348,14 @@ def _judged(s: _Search, wanted: Wanted, tolerance, eps: float) -> _Search:
     )
 
 
-def _rounding(s: _Search, scale, eps):
+def _rounding(s: _Search, scale, resolution: Resolution):
     """The length of the rounding error of one product with a unit vector, estimated.
 
     Exact products make `projected` symmetric. Errors of length e in all directions alike leave an
     asymmetry of about e sqrt(2 / parameters) in each entry; so e is read off it. It is what a
     float32 network really loses, cancellation between samples and layers included. On top comes an
-    allowance for errors that are themselves symmetric, as those of sums over samples are.
+    allowance for errors that are themselves symmetric, as those of sums over samples are, and one
+    for numbers that underflow.
     """
     parameters = s.basis.shape[1]
     used = jnp.arange(s.projected.shape[0]) < s.imaged
@@ -347,8 +364,9 @@ def _rounding(s: _Search, scale, eps):
     pairs = jnp.maximum(s.imaged * (s.imaged - 1), 1)
     typical = jnp.sqrt(jnp.sum(asymmetry**2) / pairs)
     # Sums of half-precision numbers are made in float32.
-    symmetric = 128 if eps < 1e-5 else 8
-    return symmetric * eps * scale + 2 * math.sqrt(parameters / 2) * typical
+    symmetric = 128 if resolution.eps < 1e-5 else 8
+    flushed = s.scaling.in_units(resolution.flushed(parameters), scale.dtype)
+    return symmetric * resolution.eps * scale + 2 * math.sqrt(parameters / 2) * typical + flushed
 
 
 def _restarted(s: _Search, wanted: Wanted) -> _Search:
@@ -376,16 +394,23 @@ def _kept(wanted: Wanted, rows: int) -> tuple[int, int]:
     return low + share, high + rest - share
 
 
-def _result(s: _Search, wanted: Wanted, krylov, random_share) -> Ritz:
+def _result(s: _Search, wanted: Wanted, tolerance, krylov, random_share) -> Ritz:
     values, coefficients = _rayleigh_ritz(s)
     value, vectors, residuals = _pairs(s, values, coefficients, wanted.positions(s.imaged))
+    residual = jnp.linalg.norm(residuals, axis=1) + s.rounding
+    # Nothing is known of an operator of zeros but that its numbers underflow.
+    converged = (residual <= tolerance * s.scale) | (s.scale == 0)
+    # Where an eigenvalue is out of range, the largest number is as far from it as that.
+    largest = s.scaling.in_units(float(jnp.finfo(value.dtype).max), value.dtype)
+    nearest = jnp.clip(value, -largest, largest)
+    residual = s.scaling.absolute(residual + jnp.abs(value - nearest))
     return Ritz(
-        value=value,
-        residual=jnp.linalg.norm(residuals, axis=1) + s.rounding,
+        value=s.scaling.absolute(nearest),
+        residual=residual,
         vectors=vectors,
-        spread=values[jnp.maximum(s.imaged - 1, 0)] - values[0],
-        scale=s.scale,
-        rounding=s.rounding,
+        spread=s.scaling.absolute(values[jnp.maximum(s.imaged - 1, 0)] - values[0]),
+        rounding=s.scaling.absolute(s.rounding),
+        converged=converged & jnp.isfinite(residual),
         products=s.products,
         krylov=krylov,
         random_share=random_share,

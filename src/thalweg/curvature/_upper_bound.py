@@ -10,16 +10,15 @@ from jaxtyping import Array, Float, PyTree
 from .._checks import check_positive
 from ..objective import Objective
 from ._bound import (
-    ROUNDING,
+    Passage,
     chained,
     checked,
-    entering,
     interaction,
     is_linear,
     linear_layers,
-    passing,
     product,
 )
+from ._rounding import rounding_unit
 
 
 def upper_bound(
@@ -43,16 +42,16 @@ def upper_bound_at(network: Any, objective: Objective, radius: Any) -> Float[Arr
     bent = jnp.max(jnp.linalg.eigvalsh(matrix))
     part = _linear_part if is_linear(network) else _homogeneous_part
     squares = objective.loss.smoothness * part(network, objective, radius)  # pyright: ignore
-    return (bent + squares) * (1 + ROUNDING * jnp.finfo(matrix.dtype).eps)
+    return (bent + squares) * (1 + rounding_unit(network, objective))
 
 
 def _homogeneous_part(network, objective, radius):
     """The mean over samples of the squared norm of the Jacobian."""
-    _, passed = passing(network, radius)
+    passage = Passage.through(network, radius, rounding_unit(network, objective))
 
     def of_sample(x):
-        entries, _ = entering(network, x, radius)
-        return sum((e * row[-1]) ** 2 for e, row in zip(entries, passed, strict=True))
+        changes = passage.entering(x).changes
+        return sum((c * row[-1]) ** 2 for c, row in zip(changes, passage.passed, strict=True))
 
     return objective.mean_of_sums(lambda x, y: jnp.sum(jax.vmap(of_sample)(x)))
 
@@ -65,17 +64,24 @@ def _linear_part(network, objective, radius):
         x = as_input(x)
         return x.T @ x
 
-    values, vectors = jnp.linalg.eigh(objective.mean_of_sums(moments))
+    unit = rounding_unit(network, objective)
+    second_moment = objective.mean_of_sums(moments)
+    values, vectors = jnp.linalg.eigh(second_moment)
     root = vectors * jnp.sqrt(jnp.maximum(values, 0))
-    norms = [jnp.linalg.norm(w, 2) for w in weights]
+    # What rounding may have taken from squares of norms.
+    lost = unit * jnp.trace(second_moment)
+    sizes = [jnp.linalg.norm(w) for w in weights]
+    norms = [jnp.linalg.norm(w, 2) + unit * size for w, size in zip(weights, sizes, strict=True)]
     wider = [norm + gain * radius for norm, gain in zip(norms, gains, strict=True)]
-    size = jnp.linalg.norm(root, 2)
+    size = jnp.sqrt(jnp.linalg.norm(root, 2) ** 2 + lost)
     total = jnp.zeros(())
     for i, gain in enumerate(gains):
         above, below = chained(weights[i + 1 :]), chained(weights[:i])
         after = jnp.linalg.norm(above, 2) if above is not None else jnp.ones(())
+        after += unit * (product(sizes[i + 1 :]) + product(wider[i + 1 :]))
         before = jnp.linalg.norm(root if below is None else below @ root, 2)
+        before = jnp.sqrt(before**2 + lost * product(sizes[:i]) ** 2)
         after += product(wider[i + 1 :]) - product(norms[i + 1 :])
-        before += (product(wider[:i]) - product(norms[:i])) * size
+        before += (product(wider[:i]) - product(norms[:i]) + unit * product(wider[:i])) * size
         total += (gain * after * before) ** 2
     return total
