@@ -1,4 +1,4 @@
-"""What stages cost: the table of the report against the store, and the store against the library."""
+"""What stages cost: the report against the store, and the store against the library."""
 
 import html
 import json
@@ -47,7 +47,9 @@ def stored(directory):
         for name, group in root[kind].groups()
     }
     # Two that share a label are told apart by their names.
-    unique = {n: t if list(labels.values()).count(t) == 1 else f"{t} ({n})" for n, t in labels.items()}
+    unique = {
+        n: t if list(labels.values()).count(t) == 1 else f"{t} ({n})" for n, t in labels.items()
+    }
     found = {
         f"{_TITLES[kind]}{unique[name]}": dict(group.attrs)
         for kind, parent in root.groups()
@@ -137,6 +139,10 @@ def test_costs_that_are_not_known_stay_so():
 
 def test_an_unfinished_study_has_no_total(unfinished):
     table = {row[0]: row for row in cost_table(read_results(unfinished)).rows}
-    assert table["curvature, gradient flow"] == ["curvature, gradient flow", *["unknown"] * 7, "under way"]
+    assert table["curvature, gradient flow"] == [
+        "curvature, gradient flow",
+        *["unknown"] * 7,
+        "under way",
+    ]
     assert table["everything"][5] == "unknown"
     assert table["gradient flow"][-1] == "completed"

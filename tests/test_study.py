@@ -231,9 +231,9 @@ def test_results_are_not_overwritten(finished, tmp_path):
 
 
 def test_one_process_at_a_time(finished):
-    with Lock(finished):
-        with pytest.raises(StoreError, match=f"process {os.getpid()} on .* is at work here since"):
-            resume(finished)
+    message = f"process {os.getpid()} on .* is at work here since"
+    with Lock(finished), pytest.raises(StoreError, match=message):
+        resume(finished)
     assert not (finished / "running.lock").exists()
 
 
@@ -272,7 +272,7 @@ def test_a_disk_that_fills_up(finished, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(zarr.storage._local, "_put", put)
-        with pytest.raises(StoreError, match="No space left on device.*thalweg resume .*out"):
+        with pytest.raises(StoreError, match=r"No space left on device.*thalweg resume .*out"):
             run_study(spec, tmp_path / "out")
     resume(tmp_path / "out")
     same(finished, tmp_path / "out")

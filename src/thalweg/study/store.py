@@ -13,8 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -28,33 +27,25 @@ from ._digests import (
     DIGEST,
     METADATA,
     PLAIN,
-    Damage,
-    agree,
-    attributes_of,
     chunk_files,
-    faulty_chunk,
     file_digest,
     parsed,
-    seal,
     sealed,
 )
 from ._errors import StoreError
+from ._hierarchy import GROUPS, WRITTEN, Hierarchy
 from ._states import from_bytes, to_bytes
 
 FORMAT = 2
 STORE_NAME = "study.zarr"
 _CHECKPOINTS = "checkpoints"
-# The attribute of the whole study that lists its groups.
-_GROUPS = "groups"
 
 
-class Store:
+class Store(Hierarchy):
     """The store of one study, in `directory / "study.zarr"`."""
 
     def __init__(self, directory: Path):
-        self.directory = directory
-        self._path = directory / STORE_NAME
-        self._mode: Any = "r+" if os.access(self._path, os.W_OK) else "r"
+        super().__init__(directory, directory / STORE_NAME, _CHECKPOINTS)
 
     @staticmethod
     def create(directory: str | Path, attributes: Mapping[str, Any], planned_bytes: int) -> "Store":
@@ -81,7 +72,7 @@ class Store:
                 )
             # Complete before it is visible under its name, so that a store never lacks its spec.
             draft = directory / f".{STORE_NAME}.{os.getpid()}"
-            first = {"thalweg_format": FORMAT, **attributes, _GROUPS: "[]"}
+            first = {"thalweg_format": FORMAT, **attributes, GROUPS: "[]"}
             try:
                 zarr.create_group(draft, attributes=sealed(first))
                 draft.rename(path)
@@ -122,10 +113,7 @@ class Store:
         for needed in ("spec", "folder", "data_digest", "initial_parameters_digest", "versions"):
             if needed not in attributes:
                 raise StoreError(f"damaged: the attribute {needed!r} is missing.", path)
-        for group in json.loads(attributes[_GROUPS]):
-            for name, digest in store._arrays(group).items():
-                with store._told(f"{group}/{name}/{METADATA}"):
-                    agree(store._path / group / name / METADATA, digest)
+        store.compare()
         return store
 
     def sweep(self) -> None:
@@ -141,38 +129,12 @@ class Store:
         """The attributes of the whole study: spec, seed, dtype, versions, verdict."""
         return self.attributes_of("")
 
-    def attributes_of(self, path: str) -> dict[str, Any]:
-        """The attributes of a group; `""` is the whole study.
-
-        **Raises:** StoreError when the group is missing or damaged.
-        """
-        with self._told(str(PurePosixPath(path, METADATA))):
-            return attributes_of(self._path / path)
-
-    def attribute(self, path: str, name: str) -> Any:
-        """An attribute of a group.
-
-        **Raises:** StoreError when it is not there.
-        """
-        attributes = self.attributes_of(path)
-        if name not in attributes:
-            raise StoreError(f"damaged: {path} has no attribute {name!r}.", self.directory)
-        return attributes[name]
-
-    def has(self, path: str) -> bool:
-        """Whether a group is there, complete or not."""
-        return (self._path / path / METADATA).is_file()
-
     def members(self, path: str) -> list[str]:
         """The names of the groups in a group, in order of their `position`; none without it."""
-        listed = (PurePosixPath(group) for group in json.loads(self.attributes[_GROUPS]))
+        listed = (PurePosixPath(group) for group in self.groups())
         names = [group.name for group in listed if group.parent == PurePosixPath(path)]
         place = {name: self.attributes_of(f"{path}/{name}").get("position", 0) for name in names}
         return sorted(names, key=lambda name: (place[name], name))
-
-    def columns(self, path: str) -> list[str]:
-        """The names of a group's arrays, coordinates first."""
-        return list(self._arrays(path))
 
     def check(self, path: str, rows: int | None = None) -> None:
         """Refuse a group that lacks rows which were computed: its first so many, or all.
@@ -192,21 +154,10 @@ class Store:
             for key in chunk_files(array, needed):
                 if not (self._path / path / name / key).is_file():
                     raise StoreError(
-                        f"damaged: {path}/{name} lacks stored rows: {path}/{name}/{key} is missing.",
+                        f"damaged: {path}/{name} lacks stored rows: {path}/{name}/{key} is"
+                        " missing.",
                         self.directory,
                     )
-
-    def require(self, path: str) -> None:
-        """Make a group, and those that it is in, unless they are there."""
-        where = PurePosixPath(path)
-        for part in [*reversed(where.parents), where][1:]:
-            if not self.has(str(part)):
-                with self._writing(str(part)):
-                    zarr.create_group(self._path, path=str(part), attributes=sealed({}))
-            listed = json.loads(self.attributes[_GROUPS])
-            # Checkpoints come and go.
-            if part.parts[0] != _CHECKPOINTS and str(part) not in listed:
-                self.annotate("", {_GROUPS: json.dumps([*listed, str(part)])})
 
     def allocate(
         self,
@@ -227,24 +178,21 @@ class Store:
         self.annotate(path, {ARRAYS: "{}"})
         group = self._group(path)
         rows = len(coordinates["time"])
-        # A lone zero is a chunk too, and so is one of NaN: its file tells it from one that is gone.
-        made: dict[str, Any] = {
-            "compressors": COMPRESSED,
-            "config": {"write_empty_chunks": True},
-            "overwrite": True,
-        }
+        made: dict[str, Any] = {"compressors": COMPRESSED, "config": WRITTEN, "overwrite": True}
         with self._writing(path):
             for name, values in coordinates.items():
-                group.create_array(
+                array = group.create_array(
                     name,
                     shape=values.shape,
                     dtype=values.dtype,
                     dimension_names=["time"],
                     **made,
-                )[:] = values
+                )
+                array[:] = values
+                self._opened[path, name] = array
             for name, extra in columns.items():
                 sizes = tuple(size for _, size in extra)
-                group.create_array(
+                self._opened[path, name] = group.create_array(
                     name,
                     shape=(rows, *sizes),
                     # A long row is a file of its own; a column of numbers is one file.
@@ -260,37 +208,6 @@ class Store:
         }
         self.annotate(path, {**attributes, ARRAYS: json.dumps(digests)})
 
-    def write_row(self, path: str, index: int, row: Mapping[str, Any]) -> None:
-        """Fill one row of the columns named."""
-        for name, value in row.items():
-            self._write(path, name, index, value)
-
-    def write_columns(self, path: str, columns: Mapping[str, Any]) -> None:
-        """Fill whole columns."""
-        for name, values in columns.items():
-            self._write(path, name, slice(None), values)
-
-    def read(self, path: str, name: str) -> np.ndarray:
-        """A whole array.
-
-        **Raises:** StoreError when it is missing or cannot be read.
-        """
-        array = self._array(path, name)
-        try:
-            return np.asarray(array[...])
-        except Exception as error:
-            raise self._damage(path, name, array, error) from error
-
-    def dimensions(self, path: str, name: str) -> tuple[str, ...]:
-        """The names of an array's dimensions, time first."""
-        return tuple(self._array(path, name).metadata.dimension_names)  # pyright: ignore
-
-    def annotate(self, path: str, attributes: Mapping[str, Any]) -> None:
-        """Add attributes to a group; `""` is the whole study."""
-        group = self._group(path)
-        with self._writing(path):
-            seal(group, attributes)
-
     def complete(self, path: str) -> bool:
         """Whether a stage was brought to its end.
 
@@ -305,21 +222,23 @@ class Store:
         """Publish the state from which row `index` will be computed."""
         where = f"{_CHECKPOINTS}/{path}"
         self.require(where)
-        group = self._group(where)
-        slot = f"slot{1 - int(group.attrs.get('slot', 1))}"  # pyright: ignore[reportArgumentType]
+        slot = f"slot{1 - self.attributes_of(where).get('slot', 1)}"
         data, signature = to_bytes(state)
+        array = self._opened.get((where, slot))
         with self._writing(where):
-            # What is in the slot is of no more use; that it can be read is not known.
-            group.create_array(
-                slot,
-                shape=data.shape,
-                chunks=(max(1, data.size),),
-                dtype="u1",
-                dimension_names=["byte"],
-                compressors=PLAIN,
-                config={"write_empty_chunks": True},
-                overwrite=True,
-            )[:] = data
+            if array is None or array.shape != data.shape:
+                array = self._group(where).create_array(
+                    slot,
+                    shape=data.shape,
+                    chunks=(max(1, data.size),),
+                    dtype="u1",
+                    dimension_names=["byte"],
+                    compressors=PLAIN,
+                    config=WRITTEN,
+                    overwrite=True,
+                )
+            array[:] = data
+        self._opened[where, slot] = array
         self.annotate(
             where,
             {
@@ -356,68 +275,12 @@ class Store:
 
     def discard_checkpoint(self, path: str) -> None:
         """Remove the state of a run that is complete, and will not be gone on with."""
-        shutil.rmtree(self._path / _CHECKPOINTS / path, ignore_errors=True)
+        where = f"{_CHECKPOINTS}/{path}"
+        shutil.rmtree(self._path / where, ignore_errors=True)
+        self._opened = {key: array for key, array in self._opened.items() if key[0] != where}
 
     def _published(self, path: str) -> str | None:
         """The slot of a stage's checkpoint, if it has one."""
         where = f"{_CHECKPOINTS}/{path}"
         slot = self.attributes_of(where).get("slot") if self.has(where) else None
         return None if slot is None else f"slot{slot}"
-
-    def _arrays(self, path: str) -> dict[str, str]:
-        """The arrays of a group, with the digests of their metadata."""
-        return json.loads(self.attributes_of(path).get(ARRAYS, "{}"))
-
-    def _group(self, path: str) -> zarr.Group:
-        self.attributes_of(path)
-        return zarr.open_group(self._path, path=path, mode=self._mode)
-
-    def _array(self, path: str, name: str) -> zarr.Array:
-        """An array of which the metadata are as they were written."""
-        digest = self._arrays(path).get(name)
-        if digest is None:
-            raise StoreError(f"damaged: {path}/{name} is missing.", self.directory)
-        with self._told(f"{path}/{name}/{METADATA}"):
-            agree(self._path / path / name / METADATA, digest)
-        return zarr.open_array(self._path, path=f"{path}/{name}", mode=self._mode)
-
-    def _write(self, path: str, name: str, rows: int | slice, values: Any) -> None:
-        array = self._array(path, name)
-        try:
-            with self._writing(f"{path}/{name}"):
-                array[rows] = np.asarray(values)
-        except StoreError:
-            raise
-        except Exception as error:
-            # Other rows of the same chunk are read first.
-            raise self._damage(path, name, array, error) from error
-
-    def _damage(self, path: str, name: str, array: zarr.Array, error: Exception) -> StoreError:
-        """What to say of an array that cannot be read."""
-        where = "/".join(filter(None, (path, name, faulty_chunk(array))))
-        return StoreError(f"damaged: {where} cannot be read ({error}).", self.directory)
-
-    @contextmanager
-    def _told(self, file: str) -> Iterator[None]:
-        """Damage is told with the name of the file."""
-        try:
-            yield
-        except Damage as error:
-            raise StoreError(f"damaged: {file} {error}.", self.directory) from error
-        except OSError as error:
-            raise StoreError(
-                f"{file} cannot be read ({error.strerror}).", self.directory
-            ) from error
-
-    @contextmanager
-    def _writing(self, what: str) -> Iterator[None]:
-        """What cannot be written is told, with what can be done then."""
-        try:
-            yield
-        except OSError as error:
-            raise StoreError(
-                f"{what or 'the store'} cannot be written ({error.strerror}). What was written"
-                " before is kept: when there is room, go on with `thalweg resume"
-                f" {self.directory}`.",
-                self.directory,
-            ) from error
