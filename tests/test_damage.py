@@ -9,20 +9,12 @@ import zarr
 
 import thalweg as tw
 from thalweg.study import SpecError, StoreError, load_spec, parse_spec, resume
-from thalweg.study._digests import sealed
 from thalweg.study.build import build
 from thalweg.study.report import write_report
 from thalweg.study.run import run_study
 from thalweg.study.store import Store
 
-from .studies import PLAIN, TINY, write_idx, write_spec
-
-
-def without(path, *names, **others):
-    """Metadata as another program, or another version, would have written them."""
-    root = zarr.open_group(path, mode="r+")
-    kept = {name: value for name, value in root.attrs.items() if name not in names}
-    root.attrs.put(sealed(kept | others))
+from .studies import PLAIN, TINY, rewrite_attributes, write_idx, write_spec
 
 
 @pytest.mark.parametrize(
@@ -31,8 +23,8 @@ def without(path, *names, **others):
         (lambda path: (path / "zarr.json").write_text("{"), "damaged"),
         (lambda path: (path / "zarr.json").unlink(), "damaged"),
         (lambda path: zarr.create_group(path, overwrite=True), "not written by thalweg"),
-        (lambda path: without(path, thalweg_format=99), "format 99"),
-        (lambda path: without(path, "spec"), "'spec' is missing"),
+        (lambda path: rewrite_attributes(path, thalweg_format=99), "format 99"),
+        (lambda path: rewrite_attributes(path, "spec"), "'spec' is missing"),
         (lambda path: zarr.open_group(path).attrs.put({"thalweg_format": 1}), "format 1, of which"),
         (lambda path: zarr.open_group(path).attrs.put({"thalweg_format": 2}), "damaged: zarr.json"),
     ],
@@ -100,7 +92,7 @@ def test_files_cut_short_by_a_sudden_death_are_swept(copy):
 def unfinish(directory, path):
     """Let a stage look as if it had been interrupted after its last saved time."""
     root = zarr.open_group(directory / "study.zarr", mode="r+")
-    without(directory / "study.zarr" / path, "complete")
+    rewrite_attributes(directory / "study.zarr" / path, "complete")
     checkpoint = root[f"checkpoints/{path}"]
     assert isinstance(checkpoint, zarr.Group)
     return checkpoint
@@ -118,14 +110,14 @@ def test_a_checkpoint_with_other_bytes_is_refused(copy):
 @pytest.mark.parametrize("attribute", ["index", "sha256", "signature"])
 def test_a_checkpoint_without_an_attribute_is_refused(copy, attribute):
     unfinish(copy, "optimizers/heavy_ball")
-    without(copy / "study.zarr" / "checkpoints" / "optimizers" / "heavy_ball", attribute)
+    rewrite_attributes(copy / "study.zarr" / "checkpoints" / "optimizers" / "heavy_ball", attribute)
     with pytest.raises(StoreError, match=f"damaged: .*has no attribute '{attribute}'"):
         resume(copy)
 
 
 @pytest.mark.parametrize("attribute", ["verdict", "versions"])
 def test_attributes_that_are_no_json(copy, attribute):
-    without(copy / "study.zarr", **{attribute: "{"})
+    rewrite_attributes(copy / "study.zarr", **{attribute: "{"})
     with pytest.raises(StoreError, match=f"damaged: the attribute '{attribute}'"):
         write_report(copy)
 
