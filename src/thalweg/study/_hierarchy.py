@@ -98,9 +98,7 @@ class Hierarchy:
             if not self.has(str(part)):
                 with self._writing(str(part)):
                     zarr.create_group(self._path, path=str(part), attributes=sealed({}))
-            listed = self.groups()
-            # Checkpoints come and go.
-            if part.parts[0] != self._unlisted and str(part) not in listed:
+            if part.parts[0] != self._unlisted and str(part) not in (listed := self.groups()):
                 self.annotate("", {GROUPS: json.dumps([*listed, str(part)])})
 
     def groups(self) -> list[str]:
