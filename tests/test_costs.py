@@ -45,8 +45,9 @@ def stored(directory):
     root = zarr.open_group(directory / "study.zarr", mode="r")
     labels = {
         name: str(group.attrs["label"])
-        for kind in ("optimizers", "flows")
-        for name, group in root[kind].groups()
+        for kind, parent in root.groups()
+        if kind in ("optimizers", "flows")
+        for name, group in parent.groups()
     }
     # Two that share a label are told apart by their names.
     unique = {
