@@ -4,6 +4,9 @@ import gzip
 from pathlib import Path
 
 import numpy as np
+import zarr
+
+from thalweg.study._digests import sealed
 
 TINY = """\
 [study]
@@ -99,3 +102,10 @@ def write_idx(folder, seed):
     (folder / "train-images-idx3-ubyte").write_bytes(head + images.tobytes())
     with gzip.open(folder / "train-labels-idx1-ubyte.gz", "wb") as file:
         file.write(np.array([0x801, 20], ">i4").tobytes() + labels.tobytes())
+
+
+def rewrite_attributes(group, *names, **others):
+    """Take attributes out of a group of a store and add others, as another version would have."""
+    found = zarr.open_group(group, mode="r+")
+    kept = {name: value for name, value in found.attrs.items() if name not in names}
+    found.attrs.put(sealed(kept | others))

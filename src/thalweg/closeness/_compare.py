@@ -18,6 +18,9 @@ from ._comparable import check_comparable, row, start_of
 
 # Relative difference up to which two saved times are the same time, and in units of rounding.
 _SAME_TIME, _ROUNDING = 1e-9, 4
+_ROUNDS = 10
+# Gradients that a saved time is worth: one, and products with the Gauss-Newton matrix, 2 each.
+PRICE = 1 + 2 * _ROUNDS
 
 
 class Comparison(eqx.Module):
@@ -181,6 +184,6 @@ def _in_prediction_space(objective, run, flow, error):
     steepness = tree_norm(gradient)
     seed = jax.tree.map(lambda g: g / jnp.where(steepness > 0, steepness, 1) + 1e-3, gradient)
     seed = tree_scale(1 / tree_norm(seed), seed)
-    (_, square), _ = jax.lax.scan(iterate, (seed, jnp.zeros_like(steepness)), length=10)
+    (_, square), _ = jax.lax.scan(iterate, (seed, jnp.zeros_like(steepness)), length=_ROUNDS)
     loss_error = steepness * error + 0.5 * square * error**2
     return difference, loss_error, distance, jnp.sqrt(square) * error

@@ -1,6 +1,7 @@
 """How far the tangent kernel of a network has moved."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
@@ -34,6 +35,11 @@ class KernelDrift(eqx.Module):
 
     def __check_init__(self):
         check_positive_integer(self.samples, "samples")
+
+    def price(self, objective: Objective, params: PyTree) -> float:
+        """How many gradients one kernel is worth: its samples' share of them, for each output."""
+        outputs = jax.eval_shape(objective.predictions, params).size / objective.samples
+        return outputs * min(self.samples, objective.samples) / objective.samples
 
     def initial(self, objective: Objective, params: PyTree) -> Float[Array, "..."]:
         """The kernel at the first saved time."""

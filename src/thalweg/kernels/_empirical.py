@@ -85,15 +85,9 @@ class EmpiricalKernel(eqx.Module):
             Novak, Sohl-Dickstein and Schoenholz, "Fast finite width neural tangent kernel",
             International Conference on Machine Learning (2022).
         """
-        if outputs not in ("all", "each", "mean"):
-            raise ValueError(f"outputs: expected all, each or mean, got {outputs!r}.")
-        check_positive_integer(memory, "memory")
-        count = math.prod(self.shape[1:])
+        shape, size = self._plan(outputs, memory)
         n, m = self.rows.samples, self.columns.samples
-        dtype = tree_dtype(self.params)
-        shape = {"all": (n, count, m, count), "each": (count, n, m), "mean": (n, m)}[outputs]
-        size = self._block_size(memory, math.prod(shape) * dtype.itemsize, count, outputs)
-        result = empty(shape, dtype)
+        result = empty(shape, tree_dtype(self.params))
         # Where blocks lie in the result.
         place = {
             "all": lambda i, j: np.s_[i, :, j, :],
@@ -118,6 +112,30 @@ class EmpiricalKernel(eqx.Module):
                 if square and not same:
                     result[place(j, i)] = np.transpose(block, turned)
         return filled(result)
+
+    def price(self, outputs: Outputs = "all", *, memory: int = _MEMORY) -> int:
+        """How many gradients of the objective `matrix` is worth.
+
+        The Jacobian of one sample costs as much as its gradient, once for each output. In blocks,
+        Jacobians of columns are made again for each block of rows.
+
+        **Raises:** ValueError for a budget too small.
+        """
+        _, size = self._plan(outputs, memory)
+        n, m = self.rows.samples, self.columns.samples
+        made = n + sum(m - (i.stop if self.square else 0) for i in blocks(n, size))
+        return math.ceil(math.prod(self.shape[1:]) * made / m)
+
+    def _plan(self, outputs: Outputs, memory: int) -> tuple[tuple[int, ...], int]:
+        """The shape of the matrix, and the samples in a block."""
+        if outputs not in ("all", "each", "mean"):
+            raise ValueError(f"outputs: expected all, each or mean, got {outputs!r}.")
+        check_positive_integer(memory, "memory")
+        count = math.prod(self.shape[1:])
+        n, m = self.rows.samples, self.columns.samples
+        shape = {"all": (n, count, m, count), "each": (count, n, m), "mean": (n, m)}[outputs]
+        held = math.prod(shape) * tree_dtype(self.params).itemsize
+        return shape, self._block_size(memory, held, count, outputs)
 
     def _block_size(self, memory, held, count, outputs):
         """Samples in a block: three arrays of factors, and a few of the block of the kernel."""

@@ -44,10 +44,16 @@ class Rate(eqx.Module):
     window: tuple[float, float]
     message: str = eqx.field(static=True)
 
+    @property
+    def judged(self) -> bool:
+        """Whether data decided: False for "neither" where both laws, or too few times, remain."""
+        return self.kind != "neither" or min(self.misfit.values(), default=0.0) > _MISFIT
+
     def __str__(self):
         law = {"linear": "exp(-{} t)", "sublinear": "t^-{}"}
         if self.kind == "neither":
-            return f"neither linear nor sublinear: {self.message}"
+            verdict = "neither linear nor sublinear" if self.judged else "could not be judged"
+            return f"{verdict}: {self.message}"
         number = f"({self.exponent:.4g} ± {self.uncertainty:.2g})"
         return f"{self.kind}: loss ~ {law[self.kind].format(number)}"
 
@@ -97,7 +103,9 @@ def rate_of(times: np.ndarray, loss: np.ndarray, floor: float, start: float | No
     crests = _crests(excess[kept][:end], envelope[kept][:end])
     window = (float(t[0]), float(t[-1])) if t.size else (begin, float(times[-1]))
     if t.size < _FEWEST:
-        return _neither({}, window, f"only {t.size} saved times can be used; it takes {_FEWEST}")
+        return _neither(
+            {}, window, f"too few saved times: only {t.size} can be used; it takes {_FEWEST}"
+        )
     fallen = float(y[0] - y[-1])
     if not fallen > _FALLEN:
         return _neither(

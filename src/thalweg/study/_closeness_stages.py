@@ -10,10 +10,12 @@ from jax.flatten_util import ravel_pytree
 
 from .._trees import tree_norm
 from ..closeness import ClosedForm, Intervals, certify_run, compare
+from ..closeness._compare import PRICE
 from ..closeness._error_flow import error_flow, extended
 from ..flows import Integration
 from ..optimizers import GradientDescent, Optimizer
 from ..trajectory import Stats, Status, Trajectory
+from ._cost import Cost
 from .build import Plan, PlannedRun
 from .progress import Progress
 from .store import Store
@@ -22,6 +24,7 @@ from .store import Store
 _LAW_RTOL = 1e-5
 # Stretches with a curvature of their own.
 _LOOKS = 8
+_METHODS = {ClosedForm: "norms of the weights", Intervals: "Lanczos, at points of a tube"}
 
 
 def planned_laws(plan: Plan) -> dict[str, Integration]:
@@ -87,7 +90,7 @@ def carry_out_certificate(
         "hypotheses": json.dumps([[h.statement, h.how] for h in found.hypotheses]),
         "amplification": found.amplification,
         "limit": found.limit,
-        "gradients": found.gradients,
+        **Cost(found.gradients, solver=_METHODS[type(evidence)]).attributes,
     }
     dtype = str(run.loss.dtype)
     store.allocate(path, {"time": np.asarray(run.times)}, {"bound": ()}, dtype, attributes)
@@ -127,7 +130,8 @@ def carry_out_comparison(plan: Plan, planned: PlannedRun, store: Store) -> None:
     }
     time = np.asarray(gap.times)
     dtype = str(gap.distance.dtype)
-    attributes = {"optimizer": planned.name, "flow": flow.name}
+    cost = Cost(PRICE * len(gap.times), solver="Gauss-Newton power iteration")
+    attributes = {"optimizer": planned.name, "flow": flow.name, **cost.attributes}
     store.allocate(path, {"time": time}, dict.fromkeys(columns, ()), dtype, attributes)
     store.write_columns(path, columns)
     store.annotate(path, {"complete": True})

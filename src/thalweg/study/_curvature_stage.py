@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 from ..curvature import ExtremeEigenvalues
 from ..observables import gradient_norm
 from ._checkpoints import Checkpoints
+from ._cost import Cost
 from .build import Plan
 from .progress import Progress
 from .store import Store
@@ -59,6 +60,7 @@ def carry_out_curvature(
     start = search.initial(plan.objective, plan.params)
     checkpoints = Checkpoints(store, path)
     carry, index = checkpoints.start(start)
+    store.check(path, index)
     norm = eqx.filter_jit(gradient_norm)
     with progress.stage(title, rows) as bar:
         bar.at(index)
@@ -79,5 +81,7 @@ def carry_out_curvature(
             index += 1
             checkpoints.offer(carry, index)
             bar.at(index)
+    # One gradient a row, for its norm.
     products = int(np.nansum(store.read(path, "products")))
-    store.annotate(path, {"products": products, "complete": True})
+    cost = Cost(rows, products=products, solver="Lanczos")
+    store.annotate(path, {**cost.attributes, "complete": True})

@@ -1,5 +1,6 @@
 """What the tangent kernel at the start predicts for every run, and how far it moves."""
 
+import math
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from ..kernels._predicted_run import predicted_by
 from ..kernels._prediction import Clock, Prediction
 from ..observables import observe
 from ._closeness_stages import stored_trajectory
+from ._cost import Cost
 from .build import Plan, PlannedRun
 from .progress import Progress
 from .store import Store
@@ -37,7 +39,11 @@ def carry_out_kernel(plan: Plan, store: Store, progress: Progress) -> None:
     if outputs is None or not left:
         return
     with progress.stage("tangent kernel", 1 + len(left)) as bar:
-        found = modes(empirical(plan.objective, plan.params).matrix(outputs))
+        kernel = empirical(plan.objective, plan.params)
+        found = modes(kernel.matrix(outputs))
+        store.require("kernel")
+        made = Cost(kernel.price(outputs), solver="Jacobian, all eigenvalues")
+        store.annotate("kernel", made.attributes)
         start = plan.objective.predictions(plan.params)
         bar.at(1)
         for i, planned in enumerate(left):
@@ -54,7 +60,10 @@ def _carry_out(
     steps = np.asarray(run.steps)
     clock = Clock.of(planned.optimizer, steps)
     predicted = predicted_by(clock, plan.objective, found, start, None, plan.spec.rtol)
-    drift = observe(run, drift=KernelDrift(plan.spec.kernel.drift_samples)).observables["drift"]
+    moved = KernelDrift(plan.spec.kernel.drift_samples)
+    drift = observe(run, drift=moved).observables["drift"]
+    # One more is that of the start.
+    spent = math.ceil((len(steps) + 1) * moved.price(plan.objective, plan.params))
     # A prediction that diverged ends earlier.
     missing = np.full(len(steps) - len(predicted.loss), np.nan)
     columns = {
@@ -70,8 +79,9 @@ def _carry_out(
         "status_kind": predicted.status.kind,
         "status_message": predicted.status.message,
         "rate": str(measured),
-        "rate_kind": measured.kind,
+        "rate_kind": measured.kind if measured.judged else "not judged",
         **_law(planned, predicted),
+        **Cost(spent, solver="Jacobian").attributes,
     }
     time = np.asarray(run.times)
     store.allocate(path, {"time": time}, dict.fromkeys(columns, ()), str(time.dtype), attributes)

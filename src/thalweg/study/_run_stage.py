@@ -13,6 +13,7 @@ from ..flows import Integration
 from ..optimizers import Descent
 from ..trajectory import Resumable, Snapshot
 from ._checkpoints import Checkpoints
+from ._cost import Cost
 from .progress import Progress
 from .store import Store
 
@@ -50,10 +51,12 @@ def carry_out_run(
     run: Resumable,
     attributes: Mapping[str, Any],
     columns: Mapping[str, Column] | None = None,
+    price: int = 1,
 ) -> None:
     """Bring one resumable run to its end, writing every saved time.
 
-    `columns`: what to keep, `everything` by default.
+    `columns`: what to keep, `everything` by default. `price`: gradients that one evaluation of the
+    dynamics is worth.
     """
     if store.complete(path):
         return
@@ -67,7 +70,10 @@ def carry_out_run(
     store.allocate(path, coordinates, dimensions, dtype, attributes)
     checkpoints = Checkpoints(store, path)
     state, index = checkpoints.start(initial)
-    store.check(path)
+    if store.attributes_of(path).get("rows", 0) > index:
+        # Rows after the checkpoint are computed again, and may be lost.
+        store.annotate(path, {"rows": index})
+    store.check(path, index)
     with progress.stage(title, len(run.times)) as bar:
         bar.at(index)
         while not run.finished(state):
@@ -81,23 +87,19 @@ def carry_out_run(
             index -= snapshot.repeats
             store.write_row(path, index, row)
             index += 1
-            store.annotate(path, _ending(snapshot, index))
+            store.annotate(path, _ending(snapshot, index, price))
             checkpoints.offer(state, index)
             bar.at(index)
     store.annotate(path, {"complete": True})
 
 
-def _ending(snapshot: Snapshot, rows: int) -> dict[str, Any]:
-    status, stats = snapshot.status, snapshot.stats
+def _ending(snapshot: Snapshot, rows: int, price: int) -> dict[str, Any]:
+    status = snapshot.status
     return {
         "rows": rows,
         "status_kind": status.kind,
         "status_message": status.message,
         "status_time": status.time,
         "status_step": status.step,
-        "gradients": stats.gradients,
-        "error_gradients": stats.error_gradients,
-        "steps": stats.steps,
-        "rejected": stats.rejected,
-        "solver": stats.solver,
+        **Cost.of_run(snapshot.stats, price).attributes,
     }

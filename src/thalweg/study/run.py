@@ -8,19 +8,21 @@ import jax
 import numpy as np
 
 from .._trees import tree_size
+from ..closeness._error_flow import ErrorFlow
 from ..flows import Integration
 from ..optimizers import ClassicalOptimizer, Descent
 from ._closeness_stages import carry_out_certificate, carry_out_comparison, planned_laws
 from ._curvature_stage import carry_out_curvature, curvature_paths
 from ._errors import SpecError, StoreError
 from ._kernel_stage import carry_out_kernel
+from ._lock import Lock
 from ._provenance import digest, provenance
 from ._run_stage import carry_out_run
 from .build import Plan, PlannedFlow, PlannedRun, build
 from .declare import Declaration, load_spec, parse_spec
 from .numbers import described
 from .progress import Progress, Silent
-from .store import Lock, Store
+from .store import Store
 from .verdict import verdict
 
 
@@ -107,7 +109,9 @@ def _carry_out(plan: Plan, store: Store, progress: Progress) -> Path:
     for position, (name, law) in enumerate(planned_laws(plan).items()):
         attributes = {"position": position, "optimizer": name}
         title = f"predicted distance, {name}"
-        carry_out_run(store, progress, f"laws/{name}", title, law, attributes)
+        flow = law.dynamics
+        assert isinstance(flow, ErrorFlow)
+        carry_out_run(store, progress, f"laws/{name}", title, law, attributes, price=flow.price)
     for planned in plan.runs:
         carry_out_certificate(plan, planned, store, progress)
         carry_out_comparison(plan, planned, store)

@@ -5,7 +5,8 @@ their full length from the start, NaN where nothing was computed yet. After ever
 stage writes its row, and then may publish a checkpoint: the state to go on from, as plain bytes of
 plain arrays, in the one of two slots that is not in use, and last of all an attribute that names
 the slot. zarr replaces files atomically, so that at any moment the attribute names a complete
-checkpoint, with complete rows before it. Nothing stored is ever executed.
+checkpoint, with complete rows before it. Every file has a digest, which is compared when the file
+is read (see `_digests`). Nothing stored is ever executed.
 """
 
 import hashlib
@@ -13,29 +14,38 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
 import zarr
 from jaxtyping import PyTree
 
+from ._digests import (
+    ARRAYS,
+    COMPRESSED,
+    DIGEST,
+    METADATA,
+    PLAIN,
+    chunk_files,
+    file_digest,
+    parsed,
+    sealed,
+)
 from ._errors import StoreError
+from ._hierarchy import GROUPS, WRITTEN, Hierarchy
+from ._states import from_bytes, to_bytes
 
-FORMAT = 1
+FORMAT = 2
 STORE_NAME = "study.zarr"
-_LOCK_NAME = "running.lock"
+_CHECKPOINTS = "checkpoints"
 
 
-class Store:
+class Store(Hierarchy):
     """The store of one study, in `directory / "study.zarr"`."""
 
-    def __init__(self, directory: Path, root: zarr.Group):
-        self.directory = directory
-        self.root = root
+    def __init__(self, directory: Path):
+        super().__init__(directory, directory / STORE_NAME, _CHECKPOINTS)
 
     @staticmethod
     def create(directory: str | Path, attributes: Mapping[str, Any], planned_bytes: int) -> "Store":
@@ -53,27 +63,28 @@ class Store:
             )
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            probe = directory / ".probe"
-            probe.write_bytes(b"thalweg")
-            probe.unlink()
+            free = shutil.disk_usage(directory).free
+            if free < 1.2 * planned_bytes + 2**20:
+                raise StoreError(
+                    f"has {free / 2**20:.0f} MiB free, but the results will take about"
+                    f" {planned_bytes / 2**20:.0f} MiB.",
+                    directory,
+                )
+            # Complete before it is visible under its name, so that a store never lacks its spec.
+            draft = directory / f".{STORE_NAME}.{os.getpid()}"
+            first = {"thalweg_format": FORMAT, **attributes, GROUPS: "[]"}
+            try:
+                zarr.create_group(draft, attributes=sealed(first))
+                draft.rename(path)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
         except OSError as error:
             raise StoreError(f"cannot be written ({error.strerror}).", directory) from error
-        free = shutil.disk_usage(directory).free
-        if free < 1.2 * planned_bytes + 2**20:
-            raise StoreError(
-                f"has {free / 2**20:.0f} MiB free, but the results will take about"
-                f" {planned_bytes / 2**20:.0f} MiB.",
-                directory,
-            )
-        # Complete before it is visible under its name, so that a store never lacks its spec.
-        draft = directory / f".{STORE_NAME}.{os.getpid()}"
-        zarr.create_group(draft, attributes={"thalweg_format": FORMAT, **attributes})
-        draft.rename(path)
         return Store.open(directory)
 
     @staticmethod
     def open(directory: str | Path) -> "Store":
-        """Open a store that is there.
+        """Open a store that is there, and compare all its metadata with their digests.
 
         **Raises:** StoreError when there is none, or it is damaged, foreign or of another version.
         """
@@ -83,79 +94,70 @@ class Store:
             raise StoreError("there is no such directory.", directory)
         if not path.is_dir():
             raise StoreError(f"holds no {STORE_NAME}: not the directory of a study.", directory)
-        try:
-            root = zarr.open_group(path, mode="r+" if os.access(path, os.W_OK) else "r")
-        except Exception as error:
-            raise StoreError(f"cannot be read as zarr: damaged ({error}).", path) from error
-        version = root.attrs.get("thalweg_format")
-        if version is None:
+        store = Store(directory)
+        with store._told(METADATA):
+            _, found = parsed(path)
+        version = found.get("thalweg_format")
+        if version is None and DIGEST not in found:
             raise StoreError("was not written by thalweg (no attribute thalweg_format).", path)
+        if version == 1 and DIGEST not in found:
+            raise StoreError(
+                "has format 1, of which damage cannot be told; this version reads format"
+                f" {FORMAT}. Report or resume it with the version of thalweg that it names, or"
+                " carry the study out again. xarray reads its arrays.",
+                path,
+            )
+        attributes = store.attributes
         if version != FORMAT:
             raise StoreError(f"has format {version}; this version reads format {FORMAT}.", path)
         for needed in ("spec", "folder", "data_digest", "initial_parameters_digest", "versions"):
-            if needed not in root.attrs:
+            if needed not in attributes:
                 raise StoreError(f"damaged: the attribute {needed!r} is missing.", path)
-        return Store(directory, root)
+        store.compare()
+        return store
 
     def sweep(self) -> None:
         """Remove what a sudden death left of files that were being written.
 
         Only for a process that holds the `Lock`: another one's files would be under way.
         """
-        for path in (self.directory / STORE_NAME).rglob("*.partial"):
+        for path in self._path.rglob("*.partial"):
             path.unlink(missing_ok=True)
 
     @property
     def attributes(self) -> dict[str, Any]:
         """The attributes of the whole study: spec, seed, dtype, versions, verdict."""
-        return dict(self.root.attrs)
+        return self.attributes_of("")
 
-    def attribute(self, path: str, name: str) -> Any:
-        """An attribute of a group.
+    def members(self, path: str) -> list[str]:
+        """The names of the groups in a group, in order of their `position`; none without it."""
+        listed = (PurePosixPath(group) for group in self.groups())
+        names = [group.name for group in listed if group.parent == PurePosixPath(path)]
+        place = {name: self.attributes_of(f"{path}/{name}").get("position", 0) for name in names}
+        return sorted(names, key=lambda name: (place[name], name))
 
-        **Raises:** StoreError when it is not there.
-        """
-        attributes = self.group(path).attrs
-        if name not in attributes:
-            raise StoreError(f"damaged: {path} has no attribute {name!r}.", self.directory)
-        return attributes[name]
-
-    def check(self, path: str) -> None:
-        """Refuse a group that lacks rows which were computed.
+    def check(self, path: str, rows: int | None = None) -> None:
+        """Refuse a group that lacks rows which were computed: its first so many, or all.
 
         Every row computed is in a file of its own or in one with others, whatever its numbers;
         without the file, it would be read as NaN.
 
         **Raises:** StoreError.
         """
-        group = self.group(path)
-        rows = int(group.attrs.get("rows", -1))  # pyright: ignore[reportArgumentType]
-        done = bool(group.attrs.get("complete"))
-        for name, array in group.arrays():
-            needed = array.nchunks if done else 0
-            if rows >= 0:
-                longest = -(-rows // array.chunks[0]) if array.ndim else 1
-                needed = longest * int(np.prod(array.cdata_shape[1:], initial=1))
-            if array.nchunks_initialized < needed:
-                raise StoreError(f"damaged: {path}/{name} lacks stored rows.", self.directory)
-
-    def has(self, path: str) -> bool:
-        """Whether a group is there, complete or not."""
-        return path in self.root
-
-    def group(self, path: str) -> zarr.Group:
-        """A group that is there.
-
-        **Raises:** StoreError when it is not.
-        """
-        try:
-            group = self.root[path]
-        except KeyError:
-            raise StoreError(f"damaged: {path} is missing.", self.directory) from None
-        except Exception as error:
-            raise StoreError(f"damaged: {path} ({error}).", self.directory) from error
-        assert isinstance(group, zarr.Group)
-        return group
+        attributes = self.attributes_of(path)
+        known = attributes.get("rows") if rows is None else rows
+        for name in self.columns(path):
+            array = self._array(path, name)
+            needed = array.shape[0] if attributes.get("complete") else 0
+            if known is not None:
+                needed = int(known)
+            for key in chunk_files(array, needed):
+                if not (self._path / path / name / key).is_file():
+                    raise StoreError(
+                        f"damaged: {path}/{name} lacks stored rows: {path}/{name}/{key} is"
+                        " missing.",
+                        self.directory,
+                    )
 
     def allocate(
         self,
@@ -165,109 +167,87 @@ class Store:
         dtype: Any,
         attributes: Mapping[str, Any],
     ) -> None:
-        """Make a group with a row for every saved time, unless it is there already.
+        """Make a group with a row for every saved time, unless it has a checkpoint to go on from.
 
         `coordinates` are arrays over the rows, "time" among them; `columns` map a name to its
         further dimensions, as `(name, size)` pairs, beyond time.
-
-        **Raises:** StoreError when the group is gone though a checkpoint counts its rows.
         """
-        if self.has(path) and self.group(path).attrs.get("allocated"):
+        if self._published(path) is not None:
             return
-        if self.has(f"checkpoints/{path}") and "slot" in self.group(f"checkpoints/{path}").attrs:
-            raise StoreError(f"damaged: {path} is missing, but was computed.", self.directory)
-        group = self.root.require_group(path)
+        self.require(path)
+        self.annotate(path, {ARRAYS: "{}"})
+        group = self._group(path)
         rows = len(coordinates["time"])
-        for name, values in coordinates.items():
-            array = group.create_array(
-                name,
-                shape=values.shape,
-                dtype=values.dtype,
-                dimension_names=["time"],
-                # A lone zero is a chunk, too.
-                config={"write_empty_chunks": True},
-                overwrite=True,
-            )
-            array[:] = values
-        for name, extra in columns.items():
-            sizes = tuple(size for _, size in extra)
-            group.create_array(
-                name,
-                shape=(rows, *sizes),
-                # A long row is a file of its own; a column of numbers is one file.
-                chunks=(1 if np.prod(sizes, initial=1) > 64 else rows, *sizes),
-                dtype=dtype,
-                fill_value=np.nan,
-                dimension_names=["time", *(d for d, _ in extra)],
-                # A chunk of NaN is a result too, and its file tells it from one that is gone.
-                config={"write_empty_chunks": True},
-                overwrite=True,
-            )
-        group.update_attributes({**attributes, "allocated": True})
-
-    def write_row(self, path: str, index: int, row: Mapping[str, Any]) -> None:
-        """Fill one row of the columns named."""
-        group = self.group(path)
-        for name, value in row.items():
-            array = group[name]
-            assert isinstance(array, zarr.Array)
-            array[index] = np.asarray(value)
-
-    def write_columns(self, path: str, columns: Mapping[str, Any]) -> None:
-        """Fill whole columns."""
-        group = self.group(path)
-        for name, values in columns.items():
-            array = group[name]
-            assert isinstance(array, zarr.Array)
-            array[:] = np.asarray(values)
-
-    def read(self, path: str, name: str) -> np.ndarray:
-        """A whole array.
-
-        **Raises:** StoreError when it is missing or cannot be read.
-        """
-        try:
-            return np.asarray(self.group(path)[name][...])  # pyright: ignore
-        except StoreError:
-            raise
-        except Exception as error:
-            raise StoreError(f"damaged: {path}/{name} ({error}).", self.directory) from error
-
-    def annotate(self, path: str, attributes: Mapping[str, Any]) -> None:
-        """Add attributes to a group; `""` is the whole study."""
-        (self.group(path) if path else self.root).update_attributes(dict(attributes))
+        made: dict[str, Any] = {"compressors": COMPRESSED, "config": WRITTEN, "overwrite": True}
+        with self._writing(path):
+            for name, values in coordinates.items():
+                array = group.create_array(
+                    name,
+                    shape=values.shape,
+                    dtype=values.dtype,
+                    dimension_names=["time"],
+                    **made,
+                )
+                array[:] = values
+                self._opened[path, name] = array
+            for name, extra in columns.items():
+                sizes = tuple(size for _, size in extra)
+                self._opened[path, name] = group.create_array(
+                    name,
+                    shape=(rows, *sizes),
+                    # A long row is a file of its own; a column of numbers is one file.
+                    chunks=(1 if np.prod(sizes, initial=1) > 64 else rows, *sizes),
+                    dtype=dtype,
+                    fill_value=np.nan,
+                    dimension_names=["time", *(d for d, _ in extra)],
+                    **made,
+                )
+        digests = {
+            name: file_digest(self._path / path / name / METADATA)
+            for name in (*coordinates, *columns)
+        }
+        self.annotate(path, {**attributes, ARRAYS: json.dumps(digests)})
 
     def complete(self, path: str) -> bool:
         """Whether a stage was brought to its end.
 
         **Raises:** StoreError when it was, but its rows are not there.
         """
-        if not self.has(path) or not self.group(path).attrs.get("complete"):
+        if not self.has(path) or not self.attributes_of(path).get("complete"):
             return False
         self.check(path)
         return True
 
     def save_checkpoint(self, path: str, state: PyTree, index: int) -> None:
         """Publish the state from which row `index` will be computed."""
-        group = self.root.require_group(f"checkpoints/{path}")
-        slot = 1 - int(group.attrs.get("slot", 1))  # pyright: ignore[reportArgumentType]
-        data, signature = _to_bytes(state)
-        name = f"slot{slot}"
-        if name not in group or group[name].shape != data.shape:  # pyright: ignore
-            group.create_array(
-                name,
-                shape=data.shape,
-                chunks=(max(1, data.size),),
-                dtype="u1",
-                dimension_names=["byte"],
-                compressors=None,
-                overwrite=True,
-            )
-        group[name][:] = data  # pyright: ignore
-        digest = hashlib.sha256(data.tobytes()).hexdigest()
-        # In one write: `attrs.update` would make one for each.
-        group.update_attributes(
-            {"slot": slot, "index": index, "signature": signature, "sha256": digest}
+        where = f"{_CHECKPOINTS}/{path}"
+        self.require(where)
+        slot = f"slot{1 - self.attributes_of(where).get('slot', 1)}"
+        data, signature = to_bytes(state)
+        array = self._opened.get((where, slot))
+        with self._writing(where):
+            if array is None or array.shape != data.shape:
+                array = self._group(where).create_array(
+                    slot,
+                    shape=data.shape,
+                    chunks=(max(1, data.size),),
+                    dtype="u1",
+                    dimension_names=["byte"],
+                    compressors=PLAIN,
+                    config=WRITTEN,
+                    overwrite=True,
+                )
+            array[:] = data
+        self._opened[where, slot] = array
+        self.annotate(
+            where,
+            {
+                "slot": int(slot[-1]),
+                "index": index,
+                "signature": signature,
+                "sha256": hashlib.sha256(data.tobytes()).hexdigest(),
+                ARRAYS: json.dumps({slot: file_digest(self._path / where / slot / METADATA)}),
+            },
         )
 
     def load_checkpoint(self, path: str, template: PyTree) -> tuple[PyTree, int] | None:
@@ -278,79 +258,29 @@ class Store:
         **Raises:** StoreError for a checkpoint of another structure: another version of the library
         or a changed spec.
         """
-        where = f"checkpoints/{path}"
-        if not self.has(where) or "slot" not in self.group(where).attrs:
+        slot, where = self._published(path), f"{_CHECKPOINTS}/{path}"
+        if slot is None:
             return None
-        group = self.group(where)
-        _, signature = _to_bytes(template)
+        _, signature = to_bytes(template)
         if self.attribute(where, "signature") != signature:
             raise StoreError(
                 f"the checkpoint of {path} has another structure than this version computes"
                 " with; resume it with the versions that the store names.",
                 self.directory,
             )
-        data = self.read(where, f"slot{group.attrs['slot']}")
+        data = self.read(where, slot)
         if hashlib.sha256(data.tobytes()).hexdigest() != self.attribute(where, "sha256"):
-            raise StoreError(f"damaged: the checkpoint of {path}.", self.directory)
-        return _from_bytes(data, template), int(self.attribute(where, "index"))
+            raise StoreError(f"damaged: the checkpoint of {path} ({where}/{slot}).", self.directory)
+        return from_bytes(data, template), int(self.attribute(where, "index"))
 
     def discard_checkpoint(self, path: str) -> None:
         """Remove the state of a run that is complete, and will not be gone on with."""
-        if f"checkpoints/{path}" in self.root:
-            del self.root[f"checkpoints/{path}"]
+        where = f"{_CHECKPOINTS}/{path}"
+        shutil.rmtree(self._path / where, ignore_errors=True)
+        self._opened = {key: array for key, array in self._opened.items() if key[0] != where}
 
-
-class Lock:
-    """Keeps a second process from writing to the same directory; a dead process's lock is void."""
-
-    def __init__(self, directory: str | Path):
-        self._path = Path(directory) / _LOCK_NAME
-
-    def __enter__(self) -> "Lock":
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            if (owner := self._owner()) is not None:
-                raise StoreError(f"process {owner} is at work here.", self._path.parent)
-            self._path.write_text(json.dumps({"pid": os.getpid()}))
-        except OSError as error:
-            raise StoreError(f"cannot be written ({error.strerror}).", self._path.parent) from error
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._path.unlink(missing_ok=True)
-
-    def _owner(self) -> int | None:
-        try:
-            pid = int(json.loads(self._path.read_text())["pid"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return None
-        if pid == os.getpid():
-            return None
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return None
-        except PermissionError:
-            pass
-        return pid
-
-
-def _to_bytes(state: PyTree) -> tuple[np.ndarray, str]:
-    """All leaves' bytes in a row, and the description of their types and shapes."""
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
-    parts = [np.frombuffer(np.ascontiguousarray(leaf).tobytes(), np.uint8) for leaf in leaves]
-    data = np.concatenate(parts) if parts else np.zeros(0, np.uint8)
-    signature = ";".join(f"{leaf.dtype.str}{list(leaf.shape)}" for leaf in leaves)
-    return data, signature
-
-
-def _from_bytes(data: np.ndarray, template: PyTree) -> PyTree:
-    leaves, structure = jax.tree.flatten(template)
-    restored, offset = [], 0
-    for leaf in leaves:
-        like = np.asarray(leaf)
-        raw = data[offset : offset + like.nbytes]
-        offset += like.nbytes
-        value = np.frombuffer(raw.tobytes(), like.dtype).reshape(like.shape)
-        restored.append(jnp.asarray(value) if eqx.is_array(leaf) else value)
-    return jax.tree.unflatten(structure, restored)
+    def _published(self, path: str) -> str | None:
+        """The slot of a stage's checkpoint, if it has one."""
+        where = f"{_CHECKPOINTS}/{path}"
+        slot = self.attributes_of(where).get("slot") if self.has(where) else None
+        return None if slot is None else f"slot{slot}"

@@ -1,10 +1,12 @@
 """What a study found, in words with numbers, from its store alone."""
 
 import dataclasses
+import json
 from typing import Any, Literal
 
 import numpy as np
 
+from ..closeness._evidence import Hypothesis
 from .numbers import percent, significant, with_error
 from .store import Store
 
@@ -35,28 +37,20 @@ class Sentence:
 def verdict(store: Store) -> list[Sentence]:
     """The findings of a study, the most important ones first."""
     sentences = []
-    for name in _members(store, "optimizers"):
+    for name in store.members("optimizers"):
         sentences.append(_closeness(store, name))
         sentences += _prediction(store, name)
+        sentences += _certificate(store, name)
         sentences += _kernel(store, name)
         sentences += _stability(store, name)
-    sentences += [_flow_error(store, name) for name in _members(store, "flows")]
-    if "gradient_flow" in _members(store, "curvature"):
+    sentences += [_flow_error(store, name) for name in store.members("flows")]
+    if "gradient_flow" in store.members("curvature"):
         sentences.append(_negative_curvature(store, "gradient_flow"))
     return sentences
 
 
-def _members(store: Store, path: str) -> list[str]:
-    """The groups of a kind, those that the study lists first first."""
-    if not store.has(path):
-        return []
-    groups = store.group(path).groups()
-    order = {name: int(g.attrs.get("position", 0)) for name, g in groups}  # pyright: ignore
-    return sorted(order, key=lambda name: (order[name], name))
-
-
 def _described(store: Store, name: str) -> str:
-    attributes = store.group(f"optimizers/{name}").attrs
+    attributes = store.attributes_of(f"optimizers/{name}")
     label = str(attributes["label"])
     given = f"{label} ({name})" if name != label.replace(" ", "_").lower() else label
     return f"{given[0].upper()}{given[1:]} with step {_number(attributes['step_size'])}"
@@ -67,13 +61,13 @@ def _number(value: Any) -> str:
 
 
 def _flow_label(store: Store, optimizer: str) -> str:
-    flow = store.group(f"optimizers/{optimizer}").attrs["flow"]
-    return str(store.group(f"flows/{flow}").attrs["label"])
+    flow = store.attribute(f"optimizers/{optimizer}", "flow")
+    return str(store.attribute(f"flows/{flow}", "label"))
 
 
 def _closeness(store: Store, name: str) -> Sentence:
     who, flow = _described(store, name), _flow_label(store, name)
-    attributes = store.group(f"optimizers/{name}").attrs
+    attributes = store.attributes_of(f"optimizers/{name}")
     gap = {
         key: store.read(f"comparisons/{name}", key)
         for key in ("time", "distance", "distance_error", "moved")
@@ -121,8 +115,8 @@ def _closeness(store: Store, name: str) -> Sentence:
 
 
 def _prediction(store: Store, name: str) -> list[Sentence]:
-    """What the law says of the distance at the end, and the certificate."""
-    if "predicted" not in store.group(f"comparisons/{name}"):
+    """What the law says of the distance at the end."""
+    if "predicted" not in store.columns(f"comparisons/{name}"):
         return []
     who = _described(store, name)
     measured, predicted = (
@@ -140,22 +134,48 @@ def _prediction(store: Store, name: str) -> list[Sentence]:
     if not 0.8 <= ratio <= 1.25:
         level = "notice"
         text += " The law is for short steps; here higher orders of the step take part."
-    path = f"certificates/{name}"
-    if store.has(path):
-        # Where it still says something: it is below what the flow travels.
-        bounds, travelled = store.read(path, "bound"), store.read(f"comparisons/{name}", "moved")
-        last = int(np.flatnonzero(bounds <= travelled.max())[-1])
-        numbers["bound"], time = float(bounds[last]), float(store.read(path, "time")[last])
-        if last > 0:
-            proved = "proved" if store.attribute(path, "proved") else "sampled, so not proved"
-            text += (
-                f" A certificate bounds it up to t = {significant(time)}, by"
-                f" {significant(numbers['bound'])} there ({proved})."
-            )
-        if last < len(bounds) - 1:
-            text += " From there on the bound is more than the flow travels."
-        text += f" {store.attribute(path, 'limit')}"
     return [Sentence(text, level, numbers)]
+
+
+def _certificate(store: Store, name: str) -> list[Sentence]:
+    """Up to when a bound on the distance says something, and how large it is then."""
+    path, gap = f"certificates/{name}", f"comparisons/{name}"
+    if not store.has(path):
+        return []
+    who, limit = _described(store, name), store.attribute(path, "limit")
+    time, bound = store.read(path, "time"), store.read(path, "bound")
+    measured, error = store.read(gap, "distance"), store.read(gap, "distance_error")
+    moved = store.read(gap, "moved")
+    travelled = float(np.max(moved[np.isfinite(moved)], initial=0.0))
+    # A bound says something while it is below what the flow travels.
+    telling = bound <= travelled
+    last = len(bound) - 1 if telling.all() else int(np.argmin(telling)) - 1
+    if last < 1:
+        text = (
+            f"{who}: its certificate says nothing: at the first saved time after the start the"
+            f" bound is already more than the {significant(travelled)} that the flow travels."
+            f" {limit}"
+        )
+        return [Sentence(text, "notice", {"travelled": travelled})]
+    numbers = {"bound": float(bound[last]), "time": float(time[last])}
+    grounds = [Hypothesis(*h) for h in json.loads(store.attribute(path, "hypotheses"))]
+    gaps = sorted({ground.how for ground in grounds if not ground.proved})
+    known = len(measured) > last
+    numbers |= {"measured": float(measured[last])} if known else {}
+    rests = f"{' and '.join(gaps)}, so not proved" if gaps else "proved"
+    text = (
+        f"{who}: a certificate bounds its distance to the flow up to t = {significant(time[last])},"
+        f" by {significant(bound[last])} there ({rests})"
+    )
+    text += f", where {significant(measured[last])} was measured." if known else "."
+    shared = slice(0, min(last + 1, len(measured)))
+    if np.any((measured - error)[shared] > bound[shared]):
+        text += " It does not hold: more was measured."
+        return [Sentence(text, "warning", numbers)]
+    if last < len(bound) - 1:
+        text += " After that, the bound is more than the flow travels."
+    whole = not gaps and last == len(bound) - 1
+    return [Sentence(f"{text} {limit}", "good" if whole else "notice", numbers)]
 
 
 def _kernel(store: Store, name: str) -> list[Sentence]:
@@ -163,7 +183,7 @@ def _kernel(store: Store, name: str) -> list[Sentence]:
     path = f"kernel/{name}"
     if not store.has(path):
         return []
-    attributes = store.group(path).attrs
+    attributes = store.attributes_of(path)
     rows = len(store.read(path, "time"))
     loss = store.read(f"optimizers/{name}", "loss")[:rows]
     gap = np.abs(store.read(path, "predicted_loss") - loss) / loss[0]
@@ -184,10 +204,10 @@ def _kernel(store: Store, name: str) -> list[Sentence]:
 
 
 def _stability(store: Store, name: str) -> list[Sentence]:
-    if name not in _members(store, "curvature"):
+    if name not in store.members("curvature"):
         return []
     who = _described(store, name)
-    attributes = store.group(f"optimizers/{name}").attrs
+    attributes = store.attributes_of(f"optimizers/{name}")
     step, limit = float(attributes["step_size"]), float(attributes["stability_limit"])  # pyright: ignore
     where = f"curvature/{name}"
     value = store.read(where, "largest")[:, 0] * step
@@ -218,7 +238,7 @@ def _stability(store: Store, name: str) -> list[Sentence]:
 
 def _flow_error(store: Store, name: str) -> Sentence:
     where = f"flows/{name}"
-    attributes = store.group(where).attrs
+    attributes = store.attributes_of(where)
     rows = int(store.attribute(where, "rows"))
     label = str(attributes["label"])
     params, error = store.read(where, "params")[:rows], store.read(where, "error")[:rows]

@@ -149,7 +149,7 @@ def _as_published(run: Run) -> bool:
 def _read(store: Store, run: Run, of_the_paper: bool) -> Curve:
     rows = int(store.attribute(run.path, "rows"))
     step_size = float(store.attribute(run.path, "step_size"))
-    names = sorted(set(store.group(_predictions(run)).array_keys()) - {"time"}, reverse=True)
+    names = sorted(set(store.columns(_predictions(run))) - {"time"}, reverse=True)
     spectrum = f"curvatures/{run.path.rpartition('/')[0]}"
     return Curve(
         run=run,

@@ -19,11 +19,12 @@ from ...kernels import KernelDrift
 from ...objective import Objective
 from ...optimizers import Descent
 from ...study import StoreError
+from ...study._lock import Lock
 from ...study._provenance import digest, provenance
 from ...study._run_stage import LOSS, Column, carry_out_run
 from ...study.numbers import described
 from ...study.progress import Progress, Silent
-from ...study.store import STORE_NAME, Lock, Store
+from ...study.store import STORE_NAME, Store
 from ...study.verdict import Sentence
 from ._curves import read_groups
 from ._findings import findings

@@ -170,7 +170,7 @@ def _laws(group: Group) -> list[Sentence]:
 def law(rate: Rate) -> str:
     """The law that losses followed, with the uncertainty of its exponent."""
     if rate.kind == "neither":
-        return "neither linear nor sublinear"
+        return "neither linear nor sublinear" if rate.judged else "could not be judged"
     exponent = with_error(rate.exponent, rate.uncertainty)
     return f"exp(−({exponent}) t)" if rate.kind == "linear" else f"t^−({exponent})"
 

@@ -112,7 +112,7 @@ def _complete(place: Path) -> Store | None:
 def _read(store: Store, exact: Store, network: str, precision: str) -> Comparison:
     """From the runs of one study, and the flow of another: the flow is meant that is true."""
     weights = _weights(store)
-    names = {int(n.split("-")[1]): n for n in store.group("optimizers").group_keys()}
+    names = {int(n.split("-")[1]): n for n in store.members("optimizers")}
     rows = min(int(store.attribute(f"optimizers/{n}", "rows")) for n in names.values())
     points = {r: store.read(f"optimizers/{n}", "params")[:rows] for r, n in names.items()}
     points = {r: np.asarray(p[:, weights], float) for r, p in sorted(points.items())}

@@ -16,9 +16,10 @@ from ..._names import look_up
 from ...datasets import idx
 from ...study import Declaration, Spec, StoreError, parse_spec, run_declared
 from ...study import resume as resume_study
+from ...study._lock import Lock
 from ...study.build import build
 from ...study.progress import Progress, Silent, Stage
-from ...study.store import STORE_NAME, Lock, Store
+from ...study.store import STORE_NAME, Store
 from ...study.verdict import Sentence
 from ._comparison import read_comparisons
 from ._findings import findings

@@ -50,7 +50,7 @@ def carry_out_sides(plan: Plan, store: Store) -> None:
 
     The last stage: where the group "sides" is complete, everything is.
     """
-    store.root.require_group("sides")
+    store.require("sides")
     kinks = plan.objective.kinks(plan.params).exist
     first, *others = (run.name for run in plan.runs)
     for name in (first, *others) if kinks else ():

@@ -1,5 +1,6 @@
 """Pages that need nothing else: style and charts are inside, and nothing is fetched."""
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
@@ -9,6 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from .._errors import StoreError
 from ._chart import Chart
 
 _OURS = "thalweg.study.report"
@@ -41,10 +43,22 @@ def _resources(package: str) -> jinja2.FunctionLoader:
 
 
 def written(html: str, path: Path) -> Path:
-    """The page in its file. Written beside and moved into place: never half a page."""
+    """The page in its file. Written beside and moved into place: never half a page.
+
+    **Raises:** StoreError when it cannot be written.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(html, encoding="utf-8")
-    draft.replace(path)
+    try:
+        draft.write_text(html, encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise StoreError(
+            f"cannot be written ({error.strerror}). The results are kept: when there is room, ask"
+            f" for the report again.",
+            path,
+        ) from error
     return path
 
 

@@ -105,7 +105,7 @@ def _troubles(results: Results) -> list[str]:
     sentences = []
     for member in (*results.flows, *results.optimizers):
         kind = member.attributes.get("status_kind")
-        if kind is None:
+        if kind is None or not member.complete:
             sentences.append(f"{member.label} was not finished when this report was written.")
         elif kind != "completed":
             message = member.attributes.get("status_message", "")

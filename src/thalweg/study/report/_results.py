@@ -1,7 +1,6 @@
-"""What the report needs from a store, read once through plain xarray."""
+"""What the report needs from a store, read once."""
 
 import json
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,15 +8,21 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from .._cost import Cost
 from .._errors import StoreError
 from ..store import STORE_NAME, Store
 
 _KINDS = ("flows", "optimizers", "comparisons", "curvature", "laws", "certificates", "kernel")
+# As many as the network has parameters, and not shown.
+_LEFT_OUT = "params"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Member:
-    """One group of the store: its name, its attributes, and the rows that were computed."""
+    """One group of the store: its name, its attributes, and the rows that were computed.
+
+    A member equals itself alone: an optimizer and its law have the same name.
+    """
 
     name: str
     data: xr.Dataset
@@ -30,6 +35,16 @@ class Member:
     def label(self) -> str:
         """The name for people; its own name where several share a label."""
         return str(self.data.attrs.get("display", self.data.attrs.get("label", self.name)))
+
+    @property
+    def cost(self) -> Cost | None:
+        """What it cost, as far as it has come; `None` where nothing is recorded."""
+        return Cost.recorded(self.data.attrs)
+
+    @property
+    def complete(self) -> bool:
+        """Whether it was brought to its end."""
+        return bool(self.data.attrs.get("complete"))
 
     def column(self, name: str) -> np.ndarray | None:
         """A variable as an array; `None` if it is not there."""
@@ -53,6 +68,7 @@ class Results:
     laws: dict[str, Member]
     certificates: dict[str, Member]
     kernel: dict[str, Member]
+    made_kernel: Cost | None
 
     @property
     def verdict(self) -> list[dict[str, Any]]:
@@ -77,45 +93,38 @@ def read_results(directory: Path) -> Results:
 
     **Raises:** StoreError for a store that is missing, foreign or damaged.
     """
-    with warnings.catch_warnings():
-        # A killed process leaves files that are none of the store's; a running one has them.
-        warnings.filterwarnings("ignore", message=".* not recognized as a component of a Zarr")
-        return _read(directory)
-
-
-def _read(directory: Path) -> Results:
     store = Store.open(directory)
-    for kind in _KINDS:
-        for name in store.group(kind).group_keys() if store.has(kind) else ():
-            store.check(f"{kind}/{name}")
-    try:
-        with xr.open_datatree(
-            directory / STORE_NAME, engine="zarr", drop_variables=["params"], consolidated=False
-        ) as tree:
-            flows, optimizers, *others = (_members(tree, kind) for kind in _KINDS)
-    except Exception as error:
-        raise StoreError(f"damaged: {error}", store.directory) from error
+    flows, optimizers, *others = (
+        [
+            _member(store, kind, name)
+            for name in store.members(kind)
+            # Else it is just being made.
+            if store.columns(f"{kind}/{name}")
+        ]
+        for kind in _KINDS
+    )
     named = zip(_KINDS[2:], others, strict=True)
     return Results(
         attributes=store.attributes,
         flows=_displayed(flows),
         optimizers=_displayed(optimizers),
         **{kind: {m.name: m for m in of_kind} for kind, of_kind in named},
+        made_kernel=Cost.recorded(store.attributes_of("kernel")) if store.has("kernel") else None,
     )
 
 
-def _members(tree: xr.DataTree, kind: str) -> list[Member]:
-    if kind not in tree.children:
-        return []
-    children = tree[kind].children  # pyright: ignore[reportAttributeAccessIssue]
-    members = [_computed(name, node.to_dataset().load()) for name, node in children.items()]
-    return sorted(members, key=lambda m: (m.attributes.get("position", 0), m.name))
-
-
-def _computed(name: str, data: xr.Dataset) -> Member:
-    """Without the rows that were planned but never reached."""
-    rows = data.attrs.get("rows")
-    return Member(name, data if rows is None else data.isel(time=slice(0, int(rows))))
+def _member(store: Store, kind: str, name: str) -> Member:
+    path = f"{kind}/{name}"
+    store.check(path)
+    attributes = store.attributes_of(path)
+    columns = {
+        column: (store.dimensions(path, column), store.read(path, column))
+        for column in store.columns(path)
+        if column != _LEFT_OUT
+    }
+    # Without the rows that were planned but never reached.
+    rows = {} if "rows" not in attributes else {"time": slice(0, int(attributes["rows"]))}
+    return Member(name, xr.Dataset(columns, attrs=attributes).isel(rows))
 
 
 def _displayed(members: list[Member]) -> list[Member]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .._cost import Cost
 from ..numbers import percent, significant, with_error
 from ._results import Member, Results
 
@@ -54,7 +55,9 @@ def _end_column(member: Member, results: Results) -> dict[str, str]:
         )
         cells |= dict(zip(_MEASURED, values, strict=True))
     cells |= _expected(member, results)
-    return cells | {"gradients": _count(member.attributes.get("gradients"))}
+    return cells | {
+        "gradients": "unknown" if member.cost is None else _count(member.cost.gradients)
+    }
 
 
 def _expected(member: Member, results: Results) -> dict[str, str]:
@@ -123,8 +126,8 @@ def kernel_table(results: Results) -> Table:
 
 def _fall(seen: Member) -> str:
     """How the loss fell, without the reasons, which the verdict has."""
-    kind = seen.attributes.get("rate_kind", "")
-    return str(kind) if kind == "neither" else str(seen.attributes.get("rate", ""))
+    rate, kind = str(seen.attributes.get("rate", "")), seen.attributes.get("rate_kind", "")
+    return rate.partition(":")[0] if kind in ("neither", "not judged") else rate
 
 
 def _law(seen: Member) -> str:
@@ -137,36 +140,59 @@ def _law(seen: Member) -> str:
 
 
 def cost_table(results: Results) -> Table:
-    """What everything cost, in gradient-equivalents."""
+    """What every stage cost, as the store records it, and all of them together."""
     header = [
         "what",
         "method",
         "gradients",
-        "error estimate",
+        "for its error",
+        "Hessian products",
+        "altogether",
         "steps",
         "rejected",
-        "Hessian products",
         "ended",
     ]
-    rows = []
-    laws = list(results.laws.values())
-    for member in (*results.flows, *laws, *results.optimizers):
-        seen = results.curvature.get(member.name) if member not in laws else None
-        attributes = member.attributes
-        flow = member in results.flows or member in laws
-        rows.append(
-            [
-                f"law, {member.name}" if member in laws else member.label,
-                str(attributes.get("solver", "unknown")),
-                _count(attributes.get("gradients")),
-                _count(attributes.get("error_gradients")) if flow else "none: its steps are exact",
-                _count(attributes.get("steps")),
-                _count(attributes.get("rejected")) if flow else "0",
-                "0" if seen is None else _count(seen.attributes.get("products")),
-                str(attributes.get("status_kind", "unknown")),
-            ]
+    labels = {member.name: member.label for member in (*results.flows, *results.optimizers)}
+    costs = [
+        (f"{what}{labels.get(member.name, member.name)}", member.cost, _ended(member))
+        for what, members in (
+            ("", results.flows),
+            ("", results.optimizers),
+            ("law, ", results.laws.values()),
+            ("certificate, ", results.certificates.values()),
+            ("comparison, ", results.comparisons.values()),
+            ("curvature, ", results.curvature.values()),
+            ("kernel drift, ", results.kernel.values()),
         )
-    return Table(header, rows)
+        for member in members
+    ]
+    if results.made_kernel is not None:
+        costs.append(("kernel at the start", results.made_kernel, "completed"))
+    rows = [_cost_row(what, cost, ended) for what, cost, ended in costs]
+    totals = [-1 if cost is None else cost.total for _, cost, _ in costs]
+    whole = -1 if min(totals, default=0) < 0 else sum(totals)
+    return Table(header, [*rows, ["everything", "", "", "", "", _count(whole), "", "", ""]])
+
+
+def _cost_row(what: str, cost: Cost | None, ended: str) -> list[str]:
+    if cost is None:
+        return [what, *["unknown"] * 7, ended]
+    numbers = (
+        cost.gradients,
+        cost.error_gradients,
+        cost.products,
+        cost.total,
+        cost.steps,
+        cost.rejected,
+    )
+    return [what, cost.solver, *map(_count, numbers), ended]
+
+
+def _ended(member: Member) -> str:
+    """How a stage ended, or that it has not."""
+    # That of a kernel is of what it predicts.
+    kind = "completed" if "rate" in member.attributes else member.attributes.get("status_kind")
+    return str(kind or "completed") if member.complete else "under way"
 
 
 def clock_table(results: Results) -> Table:
@@ -190,8 +216,5 @@ def _last(member: Member, name: str) -> float:
     return float("nan") if column is None else float(column.reshape(len(column), -1)[-1, 0])
 
 
-def _count(value: object) -> str:
-    if value is None:
-        return "unknown"
-    number = int(value)  # pyright: ignore[reportArgumentType]
-    return "unknown for this solver" if number < 0 else f"{number:,}"
+def _count(number: int) -> str:
+    return "unknown" if number < 0 else f"{number:,}"
