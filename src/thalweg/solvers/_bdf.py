@@ -24,8 +24,8 @@ from ._shifted_solve import shifted_solve
 
 _HIGHEST = 5
 _POINTS = _HIGHEST + 1
-# What is aimed at, as a part of the tolerance, with the order one lower, the same, one higher.
-_SAFETIES = (0.88, 0.9, 0.85)
+# What is aimed at, as a part of the tolerance, with the order one higher, the same, one lower.
+_SAFETIES = (0.85, 0.9, 0.88)
 _LARGEST_FACTOR, _SMALLEST_FACTOR, _AFTER_FAILURE = 2.0, 0.3, 0.85
 # Steps stay as they are unless they become longer, or shorter, by these factors.
 _WORTHWHILE, _NEEDED = 1.15, 0.95
@@ -269,7 +269,7 @@ class BDF(PacedSolver):
         may_rise = (order < _HIGHEST) & (old.count >= order + 2) & ~old.artificial
         higher = jnp.where(may_rise, error(jnp.minimum(order + 1, _HIGHEST)), jnp.inf)
         same = jnp.where(solved & jnp.isfinite(same), same, jnp.inf)
-        factor, next_order, since = self._next(order, (lower, same, higher), old.since + 1)
+        factor, next_order, since = self._next(order, (higher, same, lower), old.since + 1)
         definite = definite | ~jnp.isfinite(same)
         distrust = jnp.where(solved | definite, jnp.maximum(old.distrust - 1, 0), _DISTRUST)
         clearly = wrong <= _CLEARLY * _NONLINEAR
@@ -302,13 +302,14 @@ class BDF(PacedSolver):
 
     def _next(self, order, errors, since):
         """The factor for the next step, its order, and the count of steps with both."""
-        degrees = jnp.stack([order - 1, order, order + 1])
-        wanted = jnp.asarray(_SAFETIES) * jnp.maximum(jnp.stack(errors), 1e-12) ** (
-            -1 / (degrees + 1)
-        )
+        degrees = jnp.stack([order + 1, order, order - 1])
+        safeties = jnp.asarray(_SAFETIES, errors[0].dtype)
+        wanted = safeties * jnp.maximum(jnp.stack(errors), 1e-12) ** (-1 / (degrees + 1))
+        # Where tolerances do not decide, the highest order follows best what they do not see.
+        wanted = jnp.minimum(wanted, _LARGEST_FACTOR).astype(errors[0].dtype)
         due = since > order
-        best = jnp.where(due, jnp.argmax(jnp.round(wanted, 6)), 1)
-        factor = jnp.minimum(wanted[best], _LARGEST_FACTOR)
+        best = jnp.where(due, jnp.argmax(wanted), 1)
+        factor = wanted[best]
         change = (factor >= _WORTHWHILE) & due | (factor <= _NEEDED) & (due | (factor < 0.9))
         moved = change | (best != 1)
         factor = jnp.where(change, jnp.maximum(factor, _SMALLEST_FACTOR), 1)

@@ -57,12 +57,15 @@ def shifted_solve(
     scale of the parameters, `radius` what is known of J's spectral radius. Products with J are
     difference quotients of the field, at the price of one evaluation each; where `exact`, and where
     the shift is so small against the radius that quotients would drown it, they are
-    Jacobian-vector products, at the price of two.
+    Jacobian-vector products, at the price of two. A field without forward derivatives (a
+    `jax.custom_vjp` in a network) has quotients only.
     """
     dtype = tree_dtype(y)
     eps = jnp.finfo(dtype).eps
     length = jnp.sqrt(eps) * size
     exact = exact | (shift < _QUOTIENTS_TRUSTED * jnp.sqrt(eps) * radius)
+    differentiable = _has_forward_derivative(field, y)
+    exact = exact & differentiable
 
     def product(d, norm):
         def by_quotient():
@@ -72,6 +75,8 @@ def shifted_solve(
         def by_derivative():
             return jax.jvp(field, (y,), (d,))[1]
 
+        if not differentiable:
+            return by_quotient()
         return jax.lax.cond(exact, by_derivative, by_quotient)
 
     price = jnp.where(exact, _EXACT_PRICE, 1)
@@ -119,6 +124,31 @@ def shifted_solve(
     )
     x, r, _, energy, bound, known, definite, count = jax.lax.while_loop(unfinished, iterate, begin)
     return Solved(x, r, jnp.sqrt(bound * energy / shift), known, definite, price * count)
+
+
+def _has_forward_derivative(field, y) -> bool:
+    """Whether the field has Jacobian-vector products; nothing is computed.
+
+    JAX finds out about a `jax.custom_vjp` only when it compiles the product.
+    """
+    try:
+        traced = jax.make_jaxpr(lambda y: jax.jvp(field, (y,), (y,)))(y)
+    except (TypeError, ValueError, NotImplementedError):
+        return False
+    return not _goes_backward_only(traced.jaxpr)
+
+
+def _goes_backward_only(jaxpr) -> bool:
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "custom_lin":
+            return True
+        for part in jax.tree.leaves(
+            list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")
+        ):
+            inner = getattr(part, "jaxpr", part)
+            if hasattr(inner, "eqns") and _goes_backward_only(inner):
+                return True
+    return False
 
 
 def _zeros(like):
