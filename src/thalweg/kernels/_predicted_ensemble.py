@@ -109,7 +109,7 @@ def _check_without_decay(clock: Clock) -> None:
 
 def _exact(clock, objective, network, nngp, found: Modes, uncertain, inputs):
     """With the residual `r = f - y` at the start, of mean -y and covariance that of the prior."""
-    filters, status = filtered(clock, found)
+    filters, status = filtered(clock, found, inputs is not None)
     targets = objective.targets
     beside = None if inputs is None else _beside(network, objective, inputs)
     mean, variance, others, spread = _moments(found, filters, targets, nngp, beside)

@@ -138,7 +138,7 @@ def mode_by_mode(
     image: Array | None = None,
 ) -> Prediction:
     """The squared error: exactly, from the response of every mode."""
-    filters, status = filtered(clock, found)
+    filters, status = filtered(clock, found, beside is not None)
     outputs, loss, others = _predicted(objective, found, filters, start, beside, image)
     return Prediction(
         times=clock.times,
@@ -193,8 +193,12 @@ class Filters(NamedTuple):
     still: Array
 
 
-def filtered(clock: Clock, found: Modes) -> tuple[Filters, Status]:
-    """From the responses of the dynamics; and whether a mode grows."""
+def filtered(clock: Clock, found: Modes, elsewhere: bool) -> tuple[Filters, Status]:
+    """From the responses of the dynamics; and whether a mode grows.
+
+    `elsewhere`: predictions are made on other samples, too, where parameters count that the data
+    do not move.
+    """
     eigenvalues = np.asarray(found.positive, float)
     # With one that does not move.
     curvatures = np.append(np.ravel(found.curvatures), 0.0)
@@ -207,7 +211,8 @@ def filtered(clock: Clock, found: Modes) -> tuple[Filters, Status]:
     inverse = np.where(moves, 1 / np.where(moves, eigenvalues, 1), 0)
     learned, drifted = (1 - faded + pulled) * inverse, (pulled - still[:, None, None]) * inverse
     parts = (jnp.asarray(p, found.vectors.dtype) for p in (faded, pulled, learned, drifted, still))
-    return Filters(*parts), clock.status(curvatures, responses)
+    seen = slice(None) if elsewhere else slice(-1)
+    return Filters(*parts), clock.status(curvatures[seen], responses.of(seen))
 
 
 def made_in_prediction_space(clock, objective, found, start, beside, rtol, image=None):

@@ -31,6 +31,11 @@ class Responses(NamedTuple):
     pulled: Float[np.ndarray, "saves *modes"]
     growth: Float[np.ndarray, "*modes"] | None
 
+    def of(self, modes: slice) -> "Responses":
+        """Those of some modes in a row."""
+        growth = None if self.growth is None else self.growth[modes]
+        return Responses(self.faded[:, modes], self.pulled[:, modes], growth)
+
 
 class Coordinatewise(Optimizer):
     """The rule by which an optimizer moves every single parameter, see `coordinatewise`.
@@ -142,13 +147,15 @@ def _run(rule, curvatures, at):
     (k, _, state, before), path = jax.lax.scan(to_save, begin, at)
     basis = jnp.eye(1 + len(rule.kept))[:, :, None] * jnp.ones_like(curvatures)
 
-    def matrix(k, state):
+    def matrix(moment):
+        k, state = moment
         for place, part in zip(rule.kept, basis[1:], strict=True):
-            state = [part if j == place else s for j, s in enumerate(state)]
+            state[place] = part
         x, after = rule.update(k, basis[0], state, lambda x: curvatures * x)
         return jnp.transpose(jnp.stack([x, *(after[j] for j in rule.kept)]), (2, 0, 1))
 
-    return path, matrix(jnp.maximum(k - 1, 0), before), matrix(k, state)
+    moments = (jnp.maximum(k - 1, 0), before), (k, state)
+    return path, *jax.lax.map(matrix, jax.tree.map(lambda *m: jnp.stack(m), *moments))
 
 
 def _apart(linear: LinearUpdate, steps: int) -> np.ndarray:
