@@ -82,10 +82,6 @@ class InfiniteConvolutional(InfiniteNetwork):
         return places**2 if self.average else places
 
     @property
-    def scalar(self):
-        return False
-
-    @property
     def activations(self):
         return len(self.layers) + self.dense.activations
 

@@ -29,7 +29,6 @@ class InfiniteFullyConnected(InfiniteNetwork):
 
     layers: tuple[Affine, ...]
     activation: Activation = eqx.field(static=True)
-    scalar: bool = eqx.field(static=True, default=False)
 
     def checked(self, inputs, field):
         samples = checked_samples(inputs, field)

@@ -87,7 +87,7 @@ class InfiniteNetwork(eqx.Module):
     of outputs.
     """
 
-    scalar: eqx.AbstractVar[bool]
+    scalar: bool = eqx.field(static=True, default=False, kw_only=True)
 
     def __call__(self, inputs: Any, others: Any = None, *, memory: int = _MEMORY) -> Kernels:
         """The kernels between samples, in blocks.

@@ -87,7 +87,7 @@ class Reader:
 
         def value(atom):
             if isinstance(atom, Literal):
-                return constant(np.asarray(atom.val, atom.aval.dtype))
+                return constant(np.asarray(atom.val, getattr(atom.aval, "dtype", None)))
             return known[atom]
 
         for eqn in jaxpr.eqns:
@@ -102,12 +102,14 @@ class Reader:
         if isinstance(first, Constant) and isinstance(second, Constant):
             uniform, zero = first.uniform and second.uniform, first.zero and second.zero
             return Constant(first.value, uniform, zero)
-        linear, other = (first, second) if isinstance(first, Linear) else (second, first)
-        if isinstance(other, Linear) and other.leaf != linear.leaf:
-            raise self.couples([linear, other])
-        if isinstance(other, Constant) and not other.zero:
-            raise self.adds(linear)
-        return coerced(first, linear)
+        if isinstance(first, Linear) and isinstance(second, Linear):
+            if first.leaf != second.leaf:
+                raise self.couples([first, second])
+            return first
+        for linear, other in ((first, second), (second, first)):
+            if isinstance(linear, Linear) and isinstance(other, Constant) and not other.zero:
+                raise self.adds(linear)
+        return coerced(first, second)
 
     def _apply(self, eqn, arguments: list[Value]) -> list[Value]:
         name = eqn.primitive.name
@@ -117,7 +119,7 @@ class Reader:
             return self._branched(eqn, *arguments)
         linear = [a for a in arguments if isinstance(a, Linear)]
         if not linear:
-            return self._constants(eqn, arguments)
+            return self._constants(eqn, [a for a in arguments if isinstance(a, Constant)])
         rule = _RULES.get(name)
         result = None if rule is None else rule(self, eqn, *arguments)
         if result is not None:

@@ -121,11 +121,14 @@ class LinearUpdate:
             found[:] = [self._reader.joined(a, b) for a, b in after]
             return [f.value for f in found]
 
-        state, kinds = jax.eval_shape(first), None
-        while kinds != (now := [Kind.of(f) for f in found]):
-            kinds = now
+        state = jax.eval_shape(first)
+        kinds = [Kind.of(f) for f in found]
+        while True:
             state = jax.eval_shape(next_one, jnp.zeros((), int), state)
-        return now
+            now = [Kind.of(f) for f in found]
+            if now == kinds:
+                return kinds
+            kinds = now
 
 
 def _linear(values: Sequence[Array]) -> list[Value]:
