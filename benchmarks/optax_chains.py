@@ -48,8 +48,12 @@ def predict(params, inputs):
 
 def decay(rng):
     rate = 10 ** rng.uniform(-4, 0)
-    if rng.random() < 0.25:
-        return optax.add_decayed_weights(optax.linear_schedule(rate, 0.0, int(rng.integers(5, 50))))
+    steps = int(rng.integers(5, 50))
+    if rng.random() < 0.1:
+        # Computed in float32, and refused where parameters are float64.
+        return optax.add_decayed_weights(optax.linear_schedule(rate, 0.0, steps))
+    if rng.random() < 0.2:
+        return optax.add_decayed_weights(optax.cosine_decay_schedule(rate, steps))
     return optax.add_decayed_weights(rate)
 
 
@@ -140,8 +144,9 @@ def centralised(rng):
 
 
 def injected(rng):
-    make = optax.inject_hyperparams(optax.add_decayed_weights)
-    return make(weight_decay=optax.linear_schedule(0.1, 0.0, int(rng.integers(5, 50))))
+    dtype = jnp.float32 if rng.random() < 0.2 else jnp.float64
+    make = optax.inject_hyperparams(optax.add_decayed_weights, hyperparam_dtype=dtype)
+    return make(weight_decay=optax.cosine_decay_schedule(0.1, int(rng.integers(5, 50))))
 
 
 LINEAR = [decay, schedule, momentum, accumulated, guarded, injected]

@@ -55,7 +55,9 @@ PREDICTED = {
     "what changes from step to step": optax.apply_if_finite(
         optax.chain(
             optax.ema(0.7),
-            optax.inject_hyperparams(optax.sgd)(optax.linear_schedule(0.3, 0.0, 40), momentum=0.6),
+            optax.inject_hyperparams(optax.sgd, hyperparam_dtype=jnp.float64)(
+                optax.cosine_decay_schedule(0.3, 40), momentum=0.6
+            ),
             optax.apply_every(3),
         ),
         3,
@@ -100,6 +102,10 @@ REFUSED = {
     "rounded sums": (
         optax.MultiSteps(optax.sgd(0.1), 3).gradient_transformation(),
         "rounds .* to float32",
+    ),
+    "a schedule in float32": (
+        optax.inject_hyperparams(optax.add_decayed_weights)(optax.linear_schedule(0.1, 0.0, 40)),
+        "not known to the precision of params.'bias'., float64: `add_decayed_weights`",
     ),
     "decay of some": (
         optax.masked(optax.add_decayed_weights(1e-8), {"weight": True, "bias": False}),

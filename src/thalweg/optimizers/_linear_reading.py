@@ -35,12 +35,15 @@ class Linear(NamedTuple):
 class Constant(NamedTuple):
     """A value that no parameter and no gradient enters.
 
-    `uniform`: all its entries are the same; `zero`: they are zero, whatever the step.
+    `uniform`: all its entries are the same; `zero`: they are zero, whatever the step. `resolution`:
+    that of the coarsest arithmetic that it comes from, 0 if it was not computed. How that rounds
+    is up to the compiler.
     """
 
     value: Any
     uniform: bool
     zero: bool = False
+    resolution: float = 0.0
 
 
 Value = Linear | Constant
@@ -101,7 +104,8 @@ class Reader:
         """The kind of a value that is either the one or the other; its number is the first's."""
         if isinstance(first, Constant) and isinstance(second, Constant):
             uniform, zero = first.uniform and second.uniform, first.zero and second.zero
-            return Constant(first.value, uniform, zero)
+            resolution = max(first.resolution, second.resolution)
+            return Constant(first.value, uniform, zero, resolution)
         if isinstance(first, Linear) and isinstance(second, Linear):
             if first.leaf != second.leaf:
                 raise self.couples([first, second])
@@ -170,12 +174,18 @@ class Reader:
         alike = name in _ENTRYWISE and all(a.uniform for a in arguments)
         zero = name in _KEEP_ZERO and all(a.zero for a in arguments)
         zero = zero or (name == "mul" and any(a.zero for a in arguments))
-        return [Constant(r, alike or np.size(r) == 1, zero) for r in results]
+        rounded = max((a.resolution for a in arguments), default=0.0)
+        return [
+            Constant(r, alike or np.size(r) == 1, zero, max(rounded, _resolution(eqn, r)))
+            for r in results
+        ]
 
     def number(self, factor: Constant, x: Linear) -> Array:
         """What a constant multiplies all entries of a linear value by."""
         if not factor.uniform:
             raise self.differ(x)
+        if factor.resolution > jnp.finfo(self.dtypes[x.leaf]).eps:
+            raise self.coarse(x)
         return jnp.reshape(factor.value, (-1,))[0].astype(x.value.dtype)
 
     # What to say of an operation that is not linear. It is the innermost of those being looked
@@ -218,6 +228,15 @@ class Reader:
             f" to {jnp.dtype(dtype).name}."
         )
 
+    def coarse(self, x: Linear) -> NotLinearError:
+        """A number that multiplies a linear value is known less well than parameters are."""
+        return NotLinearError(
+            f"its steps are not known to the precision of {self.names[x.leaf]},"
+            f" {jnp.dtype(self.dtypes[x.leaf]).name}: {self._where()} multiplies by a number that"
+            " was computed with fewer digits, and rounding is up to the compiler. Compute schedules"
+            " in the precision of the parameters."
+        )
+
     def _leaves(self, linear: Sequence[Linear]) -> str:
         return " and ".join(dict.fromkeys(self.names[x.leaf] for x in linear))
 
@@ -240,6 +259,19 @@ def _inner(eqn) -> ClosedJaxpr:
     found = (eqn.params.get(key) for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"))
     inner = next(j for j in found if j is not None)
     return inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
+
+
+def _resolution(eqn, result) -> float:
+    """With how many digits an operation computes: 0 for one that only moves or widens numbers."""
+    dtype = jnp.result_type(result)
+    if eqn.primitive.name in _UNROUNDED or not jnp.issubdtype(dtype, jnp.floating):
+        return 0.0
+    own = float(jnp.finfo(dtype).eps)
+    if eqn.primitive.name == "convert_element_type":
+        given = eqn.invars[0].aval.dtype
+        exact = not jnp.issubdtype(given, jnp.floating) or float(jnp.finfo(given).eps) >= own
+        return 0.0 if exact else own
+    return own
 
 
 def _is_key(value) -> bool:
@@ -360,6 +392,7 @@ _ENTRYWISE = {
     *("tanh", "logistic", "floor", "ceil", "round", "select_n", "convert_element_type", "copy"),
     *("eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "xor", "is_finite"),
 }
+_UNROUNDED = {*_SPREAD, "copy", "select_n", "neg", "abs", "sign", "max", "min", "clamp"}
 _KEEP_ZERO = {*_SPREAD, "add", "sub", "neg", "square", "copy", "convert_element_type"}
 # Functions of optax that make transformations of other functions.
 _WRAPPERS = {"chain", "named_chain", "stateless", "masked", "partition", "inject_hyperparams"}

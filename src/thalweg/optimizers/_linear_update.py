@@ -14,24 +14,25 @@ from ._linear_reading import Constant, Linear, NotLinearError, Reader, Value, co
 class Kind(NamedTuple):
     """What a part of an optimizer's state is at every step.
 
-    Linear in a leaf of the parameters, or, without one, a constant of the run; then `uniform` and
-    `zero` as for `Constant`.
+    Linear in a leaf of the parameters, or, without one, a constant of the run; then the others are
+    as for `Constant`.
     """
 
     leaf: int | None
-    uniform: bool
-    zero: bool
+    uniform: bool = False
+    zero: bool = False
+    resolution: float = 0.0
 
     @staticmethod
     def of(value: Value) -> "Kind":
         if isinstance(value, Linear):
-            return Kind(value.leaf, False, False)
-        return Kind(None, value.uniform, value.zero)
+            return Kind(value.leaf)
+        return Kind(None, value.uniform, value.zero, value.resolution)
 
     def value(self, array: Array) -> Value:
         """An array of this kind."""
         if self.leaf is None:
-            return Constant(array, self.uniform, self.zero)
+            return Constant(array, self.uniform, self.zero, self.resolution)
         return Linear(self.leaf, array)
 
 
