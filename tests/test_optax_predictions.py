@@ -261,3 +261,19 @@ def test_infinitely_wide_networks_do_not_decay():
     by_shape = optax.masked(optax.scale(0.1), lambda p: jax.tree.map(lambda a: a.ndim > 1, p))
     with pytest.raises(ValueError, match="move differently"):
         tw.kernels.predicted_ensemble(tw.Optax(by_shape), network, limit, [0, 9])
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [tw.GradientDescent(0.3), tw.HeavyBall(0.3, 0.6), tw.Nesterov(0.3), tw.Optax(optax.sgd(0.3))],
+    ids=lambda o: o.name,
+)
+def test_other_samples_learn_all_digits_from_a_mode_that_hardly_moves(optimizer):
+    """The kernel squares singular values: one of 2e-7 is just above rounding."""
+    left, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))
+    inputs, others = left * np.array([1.0, 0.7, 0.3, 2e-7]), np.array([[0.0, 0.0, 0.0, 1.0]])
+    model = tw.Objective(lambda p, x: x @ p, tw.losses.squared_error, inputs, np.ones(4))
+    start = jnp.asarray([1.0, -0.4, 0.2, 0.7])
+    predicted = tw.predicted_run(optimizer, model, start, [0, 1, 60], inputs=others)
+    run = tw.descend(optimizer, model, start, 60, save_steps=[0, 1, 60])
+    np.testing.assert_allclose(predicted.others, run.params @ others.T, atol=1e-12)

@@ -179,10 +179,9 @@ class Filters(NamedTuple):
     """What becomes of every mode at every save: `(saves, kernels, modes)`.
 
     - `faded`, `pulled`: see `thalweg.optimizers.Responses`.
-    - `learned`, `drifted`: `(1 - faded + pulled) / eigenvalue` and `(pulled - still) / eigenvalue`:
-        what other samples learn from the residual of a mode, and from its part of `image_of`. They
-        are zero for modes that do not move: if `J^T v` vanishes, so does the kernel between other
-        samples and v.
+    - `learned`, `drifted`: these, over the eigenvalue: what other samples learn from the residual
+        of a mode, and from its part of `image_of`. They are zero for modes that do not move: if
+        `J^T v` vanishes, so does the kernel between other samples and v.
     - `still`: `pulled` of parameters that no sample moves, `(saves,)`.
     """
 
@@ -203,14 +202,14 @@ def filtered(clock: Clock, found: Modes, elsewhere: bool) -> tuple[Filters, Stat
     # With one that does not move.
     curvatures = np.append(np.ravel(found.curvatures), 0.0)
     responses = clock.responses(curvatures)
-    faded, pulled = (
-        part[:, :-1].reshape(-1, *eigenvalues.shape) for part in (responses.faded, responses.pulled)
+    faded, pulled, learned, drifted = (
+        part[:, :-1].reshape(-1, *eigenvalues.shape) for part in responses[:4]
     )
     still = responses.pulled[:, -1]
     moves = eigenvalues > 0
     inverse = np.where(moves, 1 / np.where(moves, eigenvalues, 1), 0)
-    learned, drifted = (1 - faded + pulled) * inverse, (pulled - still[:, None, None]) * inverse
-    parts = (jnp.asarray(p, found.vectors.dtype) for p in (faded, pulled, learned, drifted, still))
+    kept = (faded, pulled, learned * inverse, drifted * inverse, still)
+    parts = (jnp.asarray(p, found.vectors.dtype) for p in kept)
     seen = slice(None) if elsewhere else slice(-1)
     return Filters(*parts), clock.status(curvatures[seen], responses.of(seen))
 

@@ -122,7 +122,11 @@ class Clock(eqx.Module):
         if isinstance(self.rule, Coordinatewise):
             return self.rule.responses(curvatures, self.at)
         faded = np.asarray(self.rule.response(curvatures[None], self.at[:, None]))
-        return Responses(faded, np.zeros_like(faded), None)
+        if isinstance(self.rule, ClassicalOptimizer):
+            learned = np.asarray(self.rule.approach(curvatures[None], self.at[:, None]))
+        else:
+            learned = 1 - faded
+        return Responses(faded, np.zeros_like(faded), learned, np.zeros_like(faded), None)
 
     def status(self, curvatures: Float[np.ndarray, "modes"], responses: Responses) -> Status:
         """Whether a mode grows instead of fading: while steps are made, if they change.

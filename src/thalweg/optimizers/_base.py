@@ -88,6 +88,15 @@ class ClassicalOptimizer(Optimizer):
 
     def response(self, eigenvalue, step):
         """The recurrence, run from `x[0] = x[-1] = ... = 1`."""
+        return self._run(eigenvalue, step, 1.0, 0.0)
+
+    def approach(self, eigenvalue: Any, step: Any) -> Any:
+        """`1 - response`, with all its digits where a mode has hardly moved."""
+        # The coefficients of a recurrence add up to 1 - eigenvalue * step_size.
+        return self._run(eigenvalue, step, 0.0, float(self.step_size))
+
+    def _run(self, eigenvalue, step, start, pull):
+        """From `x[0] = x[-1] = ... = start`, with `pull * eigenvalue` added in every step."""
         eigenvalue, step = np.asarray(eigenvalue, float), np.asarray(step)
         if np.any(step < 0):
             raise ValueError("step: must not be negative.")
@@ -98,15 +107,15 @@ class ClassicalOptimizer(Optimizer):
                 f"eigenvalue, step: shapes {eigenvalue.shape} and {step.shape} do not broadcast."
             ) from None
         wanted, which = np.unique(step, return_inverse=True)
-        kept = np.ones((wanted.size, *eigenvalue.shape))
+        kept = np.full((wanted.size, *eigenvalue.shape), start)
         place = {int(k): i for i, k in enumerate(wanted)}
         # Eigenvalues are not broadcast against steps: the recurrence runs once for each.
         recurrence = self.recurrence
-        last = [np.ones(eigenvalue.shape)] * len(recurrence(eigenvalue, 0))
+        last = [np.full(eigenvalue.shape, start)] * len(recurrence(eigenvalue, 0))
         with np.errstate(over="ignore", invalid="ignore"):
             for k in range(int(step.max(initial=0))):
                 terms = zip(recurrence(eigenvalue, k), last, strict=True)
-                new = sum((c * x for c, x in terms), np.zeros(eigenvalue.shape))
+                new = sum((c * x for c, x in terms), pull * eigenvalue)
                 last = [new, *last[:-1]]
                 if k + 1 in place:
                     kept[place[k + 1]] = new

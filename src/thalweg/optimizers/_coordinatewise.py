@@ -22,6 +22,9 @@ class Responses(NamedTuple):
 
     - `faded`: x, from 1 to the end 0; shape `(saves, *modes)`.
     - `pulled`: x - 1, from 1 with the end 1. It is zero without weight decay, which pulls to 0.
+    - `learned`: x, from 0 to the end 1: `1 - faded + pulled`, with all its digits where a mode has
+        hardly moved.
+    - `drifted`: `pulled`, beyond that of a mode without curvature; with all its digits likewise.
     - `growth`: by how much a mode grows or shrinks per step, were the last one repeated for ever;
         shape `(*modes,)`. None where the next step has another law. Known to about 1e-8, for roots
         that nearly agree.
@@ -29,12 +32,14 @@ class Responses(NamedTuple):
 
     faded: Float[np.ndarray, "saves *modes"]
     pulled: Float[np.ndarray, "saves *modes"]
+    learned: Float[np.ndarray, "saves *modes"]
+    drifted: Float[np.ndarray, "saves *modes"]
     growth: Float[np.ndarray, "*modes"] | None
 
     def of(self, modes: slice) -> "Responses":
         """Those of some modes in a row."""
         growth = None if self.growth is None else self.growth[modes]
-        return Responses(self.faded[:, modes], self.pulled[:, modes], growth)
+        return Responses(*(part[:, modes] for part in self[:-1]), growth)
 
 
 class Coordinatewise(Optimizer):
@@ -80,11 +85,11 @@ class Coordinatewise(Optimizer):
         flat = jnp.ravel(jnp.asarray(curvatures, float))
         path, now, then = map(np.asarray, _run(self, flat, jnp.asarray(at)))
         shape = np.shape(curvatures)
-        path = path.reshape(len(at), 2, *shape)
+        faded, ended, learned, drifted = np.moveaxis(path, 1, 0).reshape(4, len(at), *shape)
         growth = None
         if np.allclose(now, then, rtol=1e3 * np.finfo(now.dtype).eps, atol=0):
             growth = np.max(np.abs(np.linalg.eigvals(now)), axis=-1).reshape(shape)
-        return Responses(path[:, 0], path[:, 1] - 1, growth)
+        return Responses(faded, ended - 1, learned, drifted, growth)
 
     @property
     def kept(self) -> list[int]:
@@ -126,22 +131,26 @@ def coordinatewise(optimizer: Optimizer, params: PyTree[Array], steps: int) -> C
 
 @eqx.filter_jit
 def _run(rule, curvatures, at):
-    """From 1, to 0 and to 1, at increasing steps: `(saves, 2, modes)`.
+    """From 1 to 0, from 1 to 1, from 0 to 1, and what curvature changes in the second.
 
-    With it the matrices of the last step and of the next one, on a mode's position and what the
-    rule keeps of it: `(modes, parts, parts)`.
+    Shape `(saves, 4, modes)`. With it the matrices of the last step and of the next one, on the
+    position of a mode and what the rule keeps of it: `(modes, parts, parts)`.
     """
-    start = jnp.ones((2, *curvatures.shape))
-    ends = jnp.asarray([[0.0], [1.0]])
+    # The last row is a mode without curvature, from which the fourth one starts as a difference.
+    start = jnp.asarray([1.0, 1.0, 0.0, 0.0, 1.0])[:, None] * jnp.ones_like(curvatures)
     state = tree_strong(rule.init(start))
+
+    def slopes(x):
+        toward = jnp.stack([x[0], x[1] - 1, x[2] - 1, x[3] + (x[4] - 1), jnp.zeros_like(x[4])])
+        return curvatures * toward
 
     def step(carry):
         k, x, state, _ = carry
-        return k + 1, *rule.update(k, x, state, lambda x: curvatures * (x - ends)), state
+        return k + 1, *rule.update(k, x, state, slopes), state
 
     def to_save(carry, save):
         carry = jax.lax.while_loop(lambda carry: carry[0] < save, step, carry)
-        return carry, carry[1]
+        return carry, carry[1][:4]
 
     begin = jnp.asarray(0), start, state, state
     (k, _, state, before), path = jax.lax.scan(to_save, begin, at)
