@@ -190,10 +190,8 @@ def test_bad_requests():
 
 def test_an_ensemble_against_draws():
     network = tw.kernels.fully_connected(2, activation="erf", weight_std=1.3, bias_std=0.3)
-    optimizer = tw.HeavyBall(0.3, 0.8)
-    predicted = tw.kernels.predicted_ensemble(
-        optimizer, OBJECTIVE, network, [0, 10, 100], inputs=OTHERS
-    )
+    optimizer, same = tw.HeavyBall(0.3, 0.8), tw.Optax(optax.sgd(0.3, momentum=0.8))
+    predicted = tw.kernels.predicted_ensemble(same, OBJECTIVE, network, [0, 10, 100], inputs=OTHERS)
     kernels = network(np.concatenate([INPUTS, OTHERS]))
     draws = 20_000
     root = np.linalg.cholesky(np.asarray(kernels.nngp))

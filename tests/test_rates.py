@@ -291,3 +291,21 @@ def test_what_goes_on_for_ever(dynamics, curvature):
 def test_a_step_size_too_short_for_a_momentum():
     with pytest.raises(ValueError, match="so short"):
         tw.kernels.best_heavy_ball([1.0, 2.0], step_size=1e-40)
+
+
+def test_why_saved_times_cannot_be_used():
+    """A diverged run has the reason of its status, and every time that is left out has one."""
+    objective = tw.Objective(lambda p, x: x @ p, tw.losses.squared_error, np.eye(2), np.zeros(2))
+    run = tw.descend(tw.GradientDescent(50.0), objective, jnp.ones(2), 200)
+    told = str(tw.rate(run))
+    assert f"of {len(run.times)} saved times" in told
+    assert f"The run diverged: {run.status.message.rstrip('.')}" in told
+    times = np.arange(1.0, 41.0)
+    losses = np.exp(-times)
+    losses[20:] = np.inf
+    losses[15:20] = 0
+    told = str(rate_of(times, losses, 0.0, None))
+    assert "only 6 of 40 saved times" in told
+    assert "9 before the window, 20 where the loss is not finite, 5 where the loss is the" in told
+    wild = np.where(times > 30, np.nan, np.exp(-0.1 * times))
+    assert rate_of(times, wild, 0.0, None).exponent == pytest.approx(0.1, rel=1e-9)

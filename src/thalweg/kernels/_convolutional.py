@@ -81,6 +81,10 @@ class InfiniteConvolutional(InfiniteNetwork):
         places = math.prod(self.shape[1:])
         return places**2 if self.average else places
 
+    @property
+    def activations(self):
+        return len(self.layers) + self.dense.activations
+
     def widest(self, inputs):
         # What one place covaries with others does not enter its own variance.
         variance = jnp.mean(inputs**2, axis=1)

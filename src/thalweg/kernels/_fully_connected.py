@@ -41,6 +41,10 @@ class InfiniteFullyConnected(InfiniteNetwork):
         return samples.reshape(samples.shape[0], -1)
 
     @property
+    def activations(self):
+        return len(self.layers) - 1
+
+    @property
     def entry_size(self):
         return 1
 
@@ -118,7 +122,7 @@ def two_layer(features: int) -> InfiniteFullyConnected:
     """The theory's network: `1/sqrt(m) sum_r a_r relu(w_r . x)`, w_r ~ N(0, I), signs a_r fixed.
 
     The limit of `tw.networks.two_layer(features, m, key=...)`: the tangent kernel is
-    `x . x' (pi - angle) / (2 pi)`.
+    `x . x' (pi - angle) / (2 pi)`. As there, a prediction is one number: shape `(samples,)`.
 
     ??? cite "Reference"
 
@@ -126,7 +130,5 @@ def two_layer(features: int) -> InfiniteFullyConnected:
         networks", International Conference on Learning Representations (2019).
     """
     check_positive_integer(features, "features")
-    weight_std = math.sqrt(features), 1.0
-    return fully_connected(
-        2, activation="relu", weight_std=weight_std, bias_std=0.0, trained="first"
-    )
+    layers = layers_of(2, (math.sqrt(features), 1.0), 0.0, "first")
+    return InfiniteFullyConnected(layers, find_activation("relu"), scalar=True)

@@ -83,8 +83,11 @@ class Widest(NamedTuple):
 class InfiniteNetwork(eqx.Module):
     """A network whose hidden layers are infinitely wide, in the tangent-kernel parametrisation.
 
-    Call it on inputs for its kernels.
+    Call it on inputs for its kernels. `scalar`: its prediction on a sample is a number, not a row
+    of outputs.
     """
+
+    scalar: bool = eqx.field(static=True, default=False, kw_only=True)
 
     def __call__(self, inputs: Any, others: Any = None, *, memory: int = _MEMORY) -> Kernels:
         """The kernels between samples, in blocks.
@@ -148,6 +151,11 @@ class InfiniteNetwork(eqx.Module):
     @abc.abstractmethod
     def checked(self, inputs: Any, field: str) -> Array:
         """Samples in the shape that the first layer takes, or a ValueError."""
+
+    @property
+    @abc.abstractmethod
+    def activations(self) -> int:
+        """How often an activation is applied on the way up."""
 
     @property
     @abc.abstractmethod

@@ -14,9 +14,13 @@ from .._checks import check_instance, check_positive_integer
 from ..losses import SquaredError
 from ..objective import Objective
 from ._infinite_network import InfiniteNetwork
+from ._kernel_error import UncertainKernel
 from ._modes import Modes, modes
-from ._predicted_run import Beside, Filters, made_in_prediction_space
-from ._prediction import Clock, Prediction, check_linear
+from ._predicted_run import Beside, filtered, made_in_prediction_space
+from ._prediction import Clock, Prediction
+
+# A pull towards zero by less than this share of the parameters is none.
+_PULLED = 1e-10
 
 
 def predicted_ensemble(
@@ -41,7 +45,8 @@ def predicted_ensemble(
 
     At initialisation predictions are a Gaussian process, and the kernel that drives them stays what
     it is. With the squared error they remain Gaussian, and mean and variance are exact; with any
-    other loss they are those of `draws` runs from random initial predictions.
+    other loss they are those of `draws` runs from random initial predictions. For a kernel from a
+    series (`Kernels.error`), `error` says by how much the mean is in doubt.
 
     **Arguments:**
 
@@ -51,10 +56,13 @@ def predicted_ensemble(
     - `outputs`: how many the networks have, where targets are labels; as many as rows of targets
         have columns otherwise.
     - `draws`, `key`: for losses other than the squared error; `error` is then the standard error of
-        the mean, together with that of the flows, as a Euclidean distance over all outputs.
+        the mean, together with those of the flows and of the kernel, as a Euclidean distance over
+        all outputs.
 
     **Raises:** ValueError for targets that do not say how many outputs there are, if `outputs` does
-    not, for too few draws or no key; what `tw.predicted_run` raises.
+    not, or have not the shape of predictions; for too few draws or no key; for an optimizer with
+    weight decay, which leads networks of any width away from their kernel; what `tw.predicted_run`
+    raises.
 
     ??? cite "Reference"
 
@@ -64,12 +72,13 @@ def predicted_ensemble(
     check_instance(objective, Objective, "objective", "an Objective")
     check_instance(network, InfiniteNetwork, "network", "an infinitely wide network")
     clock = Clock.of(dynamics, at)
-    check_linear(dynamics)
-    count = _outputs_of(objective, outputs)
+    _check_without_decay(clock)
+    count = _outputs_of(objective, network, outputs)
     kernels = network(objective.inputs)
     found = modes(kernels.tangent)
+    uncertain = UncertainKernel.of(kernels, network.activations)
     if isinstance(objective.loss, SquaredError):
-        return _exact(clock, objective, network, kernels.nngp, found, inputs)
+        return _exact(clock, objective, network, kernels.nngp, found, uncertain, inputs)
     if draws is None or key is None:
         raise ValueError(
             f"draws, key: with {getattr(objective.loss, 'name', 'this loss')} predictions do not"
@@ -79,12 +88,28 @@ def predicted_ensemble(
     if draws < 2:
         raise ValueError(f"draws: a variance takes at least 2, got {draws}.")
     prior = kernels.nngp
-    return _drawn(clock, objective, network, prior, found, inputs, count, draws, key, rtol)
+    shape = () if network.scalar else (count,)
+    return _drawn(
+        clock, objective, network, prior, found, uncertain, inputs, shape, draws, key, rtol
+    )
 
 
-def _exact(clock, objective, network, nngp, found: Modes, inputs):
+def _check_without_decay(clock: Clock) -> None:
+    """Refuse an optimizer that pulls parameters towards zero."""
+    if not clock.may_decay:
+        return
+    pulled = clock.responses(np.zeros(1)).pulled
+    if not np.all(np.abs(pulled) < _PULLED):
+        raise ValueError(
+            f"dynamics: {clock.dynamics.name} decays parameters, of which an infinitely wide"
+            " network has infinitely many: its kernel does not stay what it is, and does not say"
+            " what becomes of predictions. `tw.predicted_run` predicts a network of finite width."
+        )
+
+
+def _exact(clock, objective, network, nngp, found: Modes, uncertain, inputs):
     """With the residual `r = f - y` at the start, of mean -y and covariance that of the prior."""
-    filters = Filters.of(clock, found)
+    filters, status = filtered(clock, found, inputs is not None)
     targets = objective.targets
     beside = None if inputs is None else _beside(network, objective, inputs)
     mean, variance, others, spread = _moments(found, filters, targets, nngp, beside)
@@ -107,8 +132,9 @@ def _exact(clock, objective, network, nngp, found: Modes, inputs):
         others=others,
         variance=widened(variance, mean),
         others_variance=widened(spread, others),
+        error=None if uncertain is None else uncertain.of_means(clock, found, targets),
         modes=found,
-        status=clock.status(np.asarray(found.curvatures)),
+        status=status,
         dynamics=clock.dynamics,
     )
 
@@ -153,7 +179,7 @@ def _beside(network, objective, inputs):
     return between.tangent, between.nngp, network.prior_variances(inputs)
 
 
-def _drawn(clock, objective, network, nngp, found, inputs, outputs, draws, key, rtol):
+def _drawn(clock, objective, network, nngp, found, uncertain, inputs, shape, draws, key, rtol):
     samples = objective.samples
     everything = nngp
     cross = None
@@ -164,14 +190,19 @@ def _drawn(clock, objective, network, nngp, found, inputs, outputs, draws, key, 
         everything = jnp.block([[nngp, between.nngp.T], [between.nngp, own]])
     values, vectors = jnp.linalg.eigh(everything)
     root = vectors * jnp.sqrt(jnp.maximum(values, 0))
-    runs = []
-    for k in jr.split(key, draws):
-        start = root @ jr.normal(k, (len(everything), outputs), root.dtype)
+    starts = [
+        root @ jr.normal(k, (len(everything), *shape), root.dtype) for k in jr.split(key, draws)
+    ]
+
+    def made(kernel_modes, start):
         beside = None if cross is None else Beside(cross, start[samples:])
-        runs.append(
-            made_in_prediction_space(clock, objective, found, start[:samples], beside, rtol)
+        return made_in_prediction_space(
+            clock, objective, kernel_modes, start[:samples], beside, rtol
         )
-    rows = min(len(run.times) for run in runs)
+
+    runs = [made(found, start) for start in starts]
+    doubted = None if uncertain is None else made(uncertain.moved(found), starts[0])
+    rows = min(len(run.times) for run in [*runs, *([] if doubted is None else [doubted])])
 
     def moments(name):
         stacked = jnp.stack([getattr(run, name)[:rows] for run in runs])
@@ -182,6 +213,9 @@ def _drawn(clock, objective, network, nngp, found, inputs, outputs, draws, key, 
     standard = jnp.sqrt(jnp.sum(variance, axis=tuple(range(1, variance.ndim))) / draws)
     if runs[0].error is not None:
         standard = standard + moments("error")[0]
+    if doubted is not None:
+        gap = (doubted.outputs[:rows] - runs[0].outputs[:rows]).reshape(rows, -1)
+        standard = standard + jnp.linalg.norm(gap, axis=1)
     worst = next((run for run in runs if not run.status.ok), runs[0])
     return Prediction(
         times=runs[0].times[:rows],
@@ -199,12 +233,25 @@ def _drawn(clock, objective, network, nngp, found, inputs, outputs, draws, key, 
     )
 
 
-def _outputs_of(objective: Objective, given: int | None) -> int:
+def _outputs_of(objective: Objective, network: InfiniteNetwork, given: int | None) -> int:
     """How many outputs targets are meant for."""
     targets = objective.targets
     if given is not None:
         check_positive_integer(given, "outputs")
-    if targets.ndim == 2 or isinstance(objective.loss, SquaredError):
+    squared = isinstance(objective.loss, SquaredError)
+    if network.scalar:
+        if targets.ndim != 1 or given not in (None, 1):
+            raise ValueError(
+                f"targets: shape {targets.shape}, but a prediction of this network is one number;"
+                f" expected ({objective.samples},)."
+            )
+        return 1
+    if squared and targets.ndim == 1:
+        raise ValueError(
+            f"targets: shape {targets.shape}, but predictions of this network are rows, (samples,"
+            " outputs); pass `targets[:, None]` for one output."
+        )
+    if targets.ndim == 2 or squared:
         found = math.prod(targets.shape[1:])
         if given not in (None, found):
             raise ValueError(

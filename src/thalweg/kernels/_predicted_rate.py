@@ -18,7 +18,6 @@ from ._prediction import IN_THE_LONG_RUN, Prediction
 _ROUNDING = 1e-13
 # Further below zero than this share of the largest, it is not even that.
 _NEGATIVE = 1e-6
-_AT_THE_LIMIT = 1e-14
 
 
 class PredictedRate(eqx.Module):
@@ -51,7 +50,7 @@ class PredictedRate(eqx.Module):
             assert self.factor is not None
             return (
                 f"diverges: the mode of curvature {self.eigenvalue:.4g} makes the loss"
-                f" {self.factor:.4g} times larger per step"
+                f" {self.factor:.10g} times larger per step"
             )
         if self.kind == "none":
             return f"none: the mode of curvature {self.eigenvalue:.4g} goes on for ever"
@@ -102,14 +101,16 @@ def predicted_rate(dynamics: Any, spectrum: Any) -> PredictedRate:
             (d.exponent, d.power, float(c)) for d, c in zip(decays, curvatures, strict=True)
         )
         return _made(Decay(exponent, power), None, slowest, still)
+    steepest = float(curvatures[-1])
+    margin = dynamics.stability_margin(steepest, IN_THE_LONG_RUN)
+    if margin <= 0:
+        factor = float(dynamics.multiplier(steepest, IN_THE_LONG_RUN)) ** 2
+        if margin < 0:
+            return PredictedRate("diverges", math.nan, math.nan, factor, math.nan, steepest, still)
+        return _made(Decay(0.0, 0.0), 1.0, steepest, still)
     multipliers = dynamics.multiplier(curvatures, IN_THE_LONG_RUN)
     worst = int(np.argmax(multipliers))
-    factor, slowest = float(multipliers[worst]) ** 2, float(curvatures[worst])
-    # Which side of the limit of stability a root lies on is not for rounding to say.
-    if abs(factor - 1) <= _AT_THE_LIMIT:
-        factor = 1.0
-    if factor > 1:
-        return PredictedRate("diverges", math.nan, math.nan, factor, math.nan, slowest, still)
+    factor, slowest = min(float(multipliers[worst]) ** 2, 1.0), float(curvatures[worst])
     exponent = -math.log(factor) / dynamics.time_per_step if factor > 0 else math.inf
     # A power belongs to friction that fades, which the flow knows of.
     limit = dynamics.limit().decay(slowest)

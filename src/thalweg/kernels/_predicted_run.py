@@ -1,7 +1,7 @@
 """What a run of one network will do, if its tangent kernel stays what it is."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -10,13 +10,14 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from .._checks import check_instance
-from ..flows import Flow, integrate
+from ..flows import integrate
 from ..losses import SquaredError
 from ..objective import Objective
-from ..optimizers import descend
+from ..optimizers import Optimizer, descend
+from ..trajectory import Status
 from ._empirical import Outputs, empirical
 from ._modes import Modes, modes
-from ._prediction import Clock, Prediction, check_linear
+from ._prediction import Clock, Prediction
 
 _MEMORY = 2**32
 
@@ -42,9 +43,14 @@ def predicted_run(
     recurrence of the discrete method with its real step size and momentum. For any other loss the
     run is made, in the space of predictions.
 
+    An optax transformation is predicted if its update, which is read off its computation, is linear
+    in gradients and parameters and the same for all of these: schedules, momentum of any kind,
+    accumulated gradients, weight decay. Decay pulls parameters to zero, and predictions to what the
+    linearised network says there.
+
     **Arguments:**
 
-    - `dynamics`: a flow, or an optimizer whose steps are linear in the gradient.
+    - `dynamics`: a flow, or an optimizer of that kind.
     - `at`: increasing times of a flow, or steps of an optimizer.
     - `inputs`: other samples to predict on, `(others, ...)`.
     - `outputs`, `memory`: which kernel, see `tw.kernels.EmpiricalKernel.matrix`; other than "all"
@@ -53,8 +59,9 @@ def predicted_run(
         float32.
 
     **Raises:** TypeError and ValueError as `Objective.check`, `tw.kernels.empirical` and its
-    `matrix` do; ValueError for times or steps that are not increasing, or for an optimizer like
-    Adam, whose steps are not linear.
+    `matrix` do; ValueError for times or steps that are not increasing, and for an optimizer whose
+    steps are not linear (Adam, clipping, rounded accumulators), couple coordinates (centralisation)
+    or treat parameters differently (`optax.masked`, `optax.multi_transform`), saying which.
 
     ??? cite "References"
 
@@ -66,23 +73,45 @@ def predicted_run(
         Artificial Intelligence and Statistics, 2021.
     """
     check_instance(objective, Objective, "objective", "an Objective")
-    clock = Clock.of(dynamics, at)
-    check_linear(dynamics)
     kernel = empirical(objective, params)
+    clock = Clock.of(dynamics, at, kernel.params)
     found = modes(kernel.matrix(outputs, memory=memory))
     start = objective.predictions(params)
+    image = image_of(clock, objective, params)
     beside = None
     if inputs is not None:
         other = empirical(objective, params, inputs=inputs)
-        beside = Beside(other.matrix(outputs, memory=memory), other.rows.predictions(params))
-    return predicted_by(clock, objective, found, start, beside, rtol)
+        beside = Beside(
+            other.matrix(outputs, memory=memory),
+            other.rows.predictions(params),
+            image_of(clock, other.rows, params),
+        )
+    return predicted_by(clock, objective, found, start, beside, rtol, image)
 
 
 class Beside(eqx.Module):
-    """Other samples: the kernel between them and the training data, and their predictions."""
+    """Other samples: the kernel between them and the training data, predictions, and their images.
+
+    See `image_of`.
+    """
 
     kernel: Array
     start: Array
+    image: Array | None = None
+
+
+def image_of(clock: Clock, objective: Objective, params: PyTree[Array]) -> Array | None:
+    """The Jacobian times the parameters themselves, which is what weight decay takes away.
+
+    Without them, the linearised network predicts `predictions - image`. None where no parameter is
+    pulled towards zero.
+    """
+    return _image(objective, params) if clock.may_decay else None
+
+
+@eqx.filter_jit
+def _image(objective, params):
+    return objective.jvp(params, params)
 
 
 def predicted_by(
@@ -92,19 +121,25 @@ def predicted_by(
     start: Array,
     beside: Beside | None,
     rtol: float | None,
+    image: Array | None = None,
 ) -> Prediction:
-    """From a kernel that was diagonalised, and the predictions at the start."""
+    """From a kernel that was diagonalised, and predictions and `image_of` the start."""
     if isinstance(objective.loss, SquaredError):
-        return mode_by_mode(clock, objective, found, start, beside)
-    return made_in_prediction_space(clock, objective, found, start, beside, rtol)
+        return mode_by_mode(clock, objective, found, start, beside, image)
+    return made_in_prediction_space(clock, objective, found, start, beside, rtol, image)
 
 
 def mode_by_mode(
-    clock: Clock, objective: Objective, found: Modes, start: Array, beside: Beside | None
+    clock: Clock,
+    objective: Objective,
+    found: Modes,
+    start: Array,
+    beside: Beside | None,
+    image: Array | None = None,
 ) -> Prediction:
     """The squared error: exactly, from the response of every mode."""
-    filters = Filters.of(clock, found)
-    outputs, loss, others = _filtered(objective, found, filters, start, beside)
+    filters, status = filtered(clock, found, beside is not None)
+    outputs, loss, others = _predicted(objective, found, filters, start, beside, image)
     return Prediction(
         times=clock.times,
         steps=clock.steps,
@@ -112,73 +147,97 @@ def mode_by_mode(
         loss=loss,
         others=others,
         modes=found,
-        status=clock.status(np.asarray(found.curvatures)),
+        status=status,
         dynamics=clock.dynamics,
     )
 
 
 @eqx.filter_jit
-def _filtered(objective, found, filters, start, beside):
-    """Predictions and losses at every save, and predictions on other samples."""
-    residual = found.amplitudes(start - objective.targets)
+def _predicted(objective, found, filters, start, beside, image):
+    """Predictions and losses at every save, and predictions on other samples.
 
-    def at_save(pair):
-        faded, learned = (mode[..., None] for mode in pair)
-        now = objective.targets + found.values(faded * residual, start.shape)
+    With r = f0 - y and p = J theta0, a prediction is `y + faded r + pulled (p - r)` along a mode.
+    """
+    residual = found.amplitudes(start - objective.targets)
+    own = jnp.zeros_like(residual) if image is None else found.amplitudes(image)
+
+    def at_save(save):
+        faded, pulled, learned, drifted = (mode[..., None] for mode in save[:-1])
+        now = faded * residual + (0 if image is None else pulled * (own - residual))
+        now = objective.targets + found.values(now, start.shape)
         loss = jnp.mean(objective.loss(now, objective.targets))
         if beside is None:
             return now, loss, None
-        change = found.onto(beside.kernel, learned * residual, beside.start.shape)
-        return now, loss, beside.start - change
+        moved = drifted * own - learned * residual
+        others = beside.start + found.onto(beside.kernel, moved, beside.start.shape)
+        return now, loss, others if beside.image is None else others + save[-1] * beside.image
 
-    return jax.lax.map(at_save, (filters.faded, filters.learned))
+    return jax.lax.map(at_save, tuple(filters))
 
 
-class Filters(eqx.Module):
-    """Of every mode at every save: what is left of it, and what the parameters have moved by.
+class Filters(NamedTuple):
+    """What becomes of every mode at every save: `(saves, kernels, modes)`.
 
-    `learned = (1 - faded) / eigenvalue`; zero for modes that do not move, from which other samples
-    learn nothing: if `J^T v` vanishes, so does the kernel between them and v.
-    Shapes `(saves, kernels, modes)`.
+    - `faded`, `pulled`: see `thalweg.optimizers.Responses`.
+    - `learned`, `drifted`: these, over the eigenvalue: what other samples learn from the residual
+        of a mode, and from its part of `image_of`. They are zero for modes that do not move: if
+        `J^T v` vanishes, so does the kernel between other samples and v.
+    - `still`: `pulled` of parameters that no sample moves, `(saves,)`.
     """
 
     faded: Array
+    pulled: Array
     learned: Array
-
-    @staticmethod
-    def of(clock: Clock, found: Modes) -> "Filters":
-        """From the response of the dynamics."""
-        eigenvalues = np.asarray(found.positive, float)
-        faded = clock.response(np.asarray(found.curvatures, float))
-        moves = eigenvalues > 0
-        learned = np.where(moves, (1 - faded) / np.where(moves, eigenvalues, 1), 0)
-        dtype = found.vectors.dtype
-        return Filters(jnp.asarray(faded, dtype), jnp.asarray(learned, dtype))
+    drifted: Array
+    still: Array
 
 
-def made_in_prediction_space(clock, objective, found, start, beside, rtol):
+def filtered(clock: Clock, found: Modes, elsewhere: bool) -> tuple[Filters, Status]:
+    """From the responses of the dynamics; and whether a mode grows.
+
+    `elsewhere`: predictions are made on other samples, too, where parameters count that the data
+    do not move.
+    """
+    eigenvalues = np.asarray(found.positive, float)
+    # With one that does not move.
+    curvatures = np.append(np.ravel(found.curvatures), 0.0)
+    responses = clock.responses(curvatures)
+    faded, pulled, learned, drifted = (
+        part[:, :-1].reshape(-1, *eigenvalues.shape) for part in responses[:4]
+    )
+    still = responses.pulled[:, -1]
+    moves = eigenvalues > 0
+    inverse = np.where(moves, 1 / np.where(moves, eigenvalues, 1), 0)
+    kept = (faded, pulled, learned * inverse, drifted * inverse, still)
+    parts = (jnp.asarray(p, found.vectors.dtype) for p in kept)
+    seen = slice(None) if elsewhere else slice(-1)
+    return Filters(*parts), clock.status(curvatures[seen], responses.of(seen))
+
+
+def made_in_prediction_space(clock, objective, found, start, beside, rtol, image=None):
     """Any loss: the run of a linear model whose features have the kernel for inner products."""
     root = jnp.sqrt(found.positive)
+    inverse = jnp.where(root > 0, 1 / jnp.where(root > 0, root, 1), 0)[..., None]
+    # Parameters along the modes, where it matters how far they are from zero.
+    own = jnp.zeros_like(found.amplitudes(start))
+    if image is not None:
+        own = inverse * found.amplitudes(image)
     model = _LinearModel(found.ndim, tuple(start.shape[1:]))
-    linear = Objective(model, objective.loss, model.inputs(found, root, start), objective.targets)
-    u = jnp.zeros_like(found.amplitudes(start))
-    if isinstance(clock.dynamics, Flow):
-        if rtol is None:
-            rtol = 1e-6 if u.dtype == jnp.float64 else 1e-5
-        run = integrate(clock.dynamics, linear, u, save_at=clock.at, rtol=rtol)
-        assert run.error is not None
-        error = jnp.max(root) * run.error
-    else:
-        run = descend(clock.dynamics, linear, u, max(int(clock.at[-1]), 1), save_steps=clock.at)
-        error = None
-    outputs, others = _along(linear, found, root, beside, run.params)
+    there = start - found.values(root[..., None] * own, start.shape)
+    linear = Objective(model, objective.loss, model.inputs(found, root, there), objective.targets)
+    run = _run_of(clock, linear, own, rtol)
+    still = None
+    if beside is not None and beside.image is not None:
+        left = Clock(clock.dynamics, clock.at[: len(run.times)], clock.rule)
+        still = jnp.asarray(left.responses(np.zeros(1)).pulled[:, 0], own.dtype)
+    outputs, others = _along(linear, found, inverse, beside, run.params, own, still)
     return Prediction(
         times=run.times,
         steps=run.steps,
         outputs=outputs,
         loss=run.loss,
         others=others,
-        error=error,
+        error=None if run.error is None else jnp.max(root) * run.error,
         modal=isinstance(objective.loss, SquaredError),
         modes=found,
         status=run.status,
@@ -186,18 +245,50 @@ def made_in_prediction_space(clock, objective, found, start, beside, rtol):
     )
 
 
-@eqx.filter_jit
-def _along(linear, found, root, beside, path):
-    """Predictions of the linear model at every save, and on other samples."""
-    inverse = jnp.where(root > 0, 1 / jnp.where(root > 0, root, 1), 0)[..., None]
+class _Path(NamedTuple):
+    """What is used of a trajectory of the linear model."""
 
-    def at_save(u):
+    times: Array
+    steps: Array | None
+    params: Array
+    loss: Array
+    error: Array | None
+    status: Status
+
+
+def _run_of(clock, linear, start, rtol) -> _Path:
+    """The flow or the optimizer on the linear model."""
+    if isinstance(clock.rule, Optimizer):
+        steps = max(int(clock.at[-1]), 1)
+        run = descend(clock.rule, linear, start, steps, save_steps=clock.at)
+    elif clock.at[-1] > 0:
+        if rtol is None:
+            rtol = 1e-6 if start.dtype == jnp.float64 else 1e-5
+        run = integrate(clock.rule, linear, start, save_at=clock.at, rtol=rtol)
+    else:
+        # There is nothing to integrate up to time zero.
+        none = jnp.zeros(1, start.dtype)
+        return _Path(clock.times, None, start[None], linear.value(start)[None], none, Status())
+    return _Path(run.times, run.steps, run.params, run.loss, run.error, run.status)
+
+
+@eqx.filter_jit
+def _along(linear, found, inverse, beside, path, own, still):
+    """Predictions of the linear model at every save, and on other samples."""
+
+    def at_save(save):
+        u, pulled = save
         if beside is None:
             return linear.predictions(u), None
-        change = found.onto(beside.kernel, inverse * u, beside.start.shape)
-        return linear.predictions(u), beside.start + change
+        shape = beside.start.shape
+        others = beside.start + found.onto(beside.kernel, inverse * (u - own), shape)
+        if pulled is not None:
+            # What decays beside the modes.
+            rest = beside.image - found.onto(beside.kernel, inverse * own, shape)
+            others = others + pulled * rest
+        return linear.predictions(u), others
 
-    return jax.lax.map(at_save, path)
+    return jax.lax.map(at_save, (path, still))
 
 
 class _LinearModel(eqx.Module):

@@ -1,21 +1,28 @@
 """What a frozen tangent kernel says a run will do."""
 
-import math
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from ..flows import Flow
-from ..optimizers import ClassicalOptimizer, Optimizer
+from ..optimizers import (
+    ClassicalOptimizer,
+    Coordinatewise,
+    NotLinearError,
+    Optimizer,
+    Responses,
+    coordinatewise,
+)
 from ..trajectory import Status
 from ._modes import Modes
 
 # An amplitude above this is one that grows, not one that overshoots.
 _GROWN = 1e3
+# Growth per step by less than this is not told from none, for roots that nearly agree.
+_RESOLVED = 1e-7
 # By then momentum that changes has become what it tends to.
 IN_THE_LONG_RUN = 10**15
 
@@ -28,12 +35,14 @@ class Prediction(eqx.Module):
     - `loss`: shape `(saves,)`, the objective's; for an ensemble, its mean.
     - `others`: as `outputs`, for the samples that were asked for beside the training data.
     - `variance`, `others_variance`: over initialisations, for an ensemble; None for one network.
-    - `error`: shape `(saves,)`, how far `outputs` are from the exact solution for this kernel, as a
-        Euclidean distance; None where they are exact up to rounding. How far a network is from its
-        kernel is another question, which a run answers.
+    - `error`: shape `(saves,)`, how far `outputs` are from the exact solution, as a Euclidean
+        distance: what integration and, for an ensemble, random draws and a kernel that is known
+        from a series only leave open. None where they are exact up to rounding. How far a network
+        is from its kernel is another question, which a run answers.
     - `modes`: the kernel's. With the squared error a mode's motion is that of
         `1/2 eigenvalue / samples x^2`, and `modal` is true.
-    - `status`: "diverged", with the eigenvalue that is at fault, where a mode grows.
+    - `status`: "diverged", with the eigenvalue that is at fault, where a mode grows; its message
+        says so, too, where one is at the limit of stability.
     """
 
     times: Float[Array, "saves"]
@@ -56,17 +65,26 @@ class Prediction(eqx.Module):
 
 
 class Clock(eqx.Module):
-    """Where a dynamics is looked at: steps of an optimizer, times of a flow."""
+    """Where a dynamics is looked at: steps of an optimizer, times of a flow.
+
+    `rule`: what it does to one mode, or to any array: the dynamics itself, if it is a flow or has a
+    recurrence, else what was read off the optimizer's update.
+    """
 
     dynamics: Any
     at: np.ndarray
+    rule: Flow | ClassicalOptimizer | Coordinatewise
 
     @staticmethod
-    def of(dynamics: Any, at: Any) -> "Clock":
+    def of(dynamics: Any, at: Any, params: PyTree[Array] | None = None) -> "Clock":
         """Check what was asked for.
 
+        `params`: what the dynamics will move. Without them, a matrix and a vector stand for the
+        parameters of infinitely wide layers.
+
         **Raises:** TypeError for something that is no dynamics; ValueError for times that are not
-        increasing or negative, or steps that are not whole.
+        increasing or negative, or steps that are not whole, and for an optimizer whose steps are
+        not linear, or depend on the coordinates.
         """
         if not isinstance(dynamics, Flow | Optimizer):
             raise TypeError(
@@ -80,7 +98,7 @@ class Clock(eqx.Module):
             if np.any(given != np.round(given)):
                 raise ValueError(f"at: steps of an optimizer must be whole, got {at!r}.")
             given = given.astype(int)
-        return Clock(dynamics, given)
+        return Clock(dynamics, given, _rule(dynamics, int(given[-1]), params))
 
     @property
     def steps(self) -> Array | None:
@@ -94,71 +112,106 @@ class Clock(eqx.Module):
             return jnp.asarray(self.at * self.dynamics.time_per_step)
         return jnp.asarray(self.at)
 
-    def response(self, eigenvalues: Float[np.ndarray, "kernels modes"]) -> np.ndarray:
-        """Amplitudes of modes of this curvature: `(saves, kernels, modes)`."""
-        flat = np.ravel(eigenvalues)
-        found = np.asarray(self.dynamics.response(flat[:, None], self.at[None, :]))
-        return found.T.reshape(len(self.at), *np.shape(eigenvalues))
+    @property
+    def may_decay(self) -> bool:
+        """Whether parameters may be pulled towards zero, beside what the gradient does to them."""
+        return isinstance(self.rule, Coordinatewise)
 
-    def status(self, curvatures: np.ndarray) -> Status:
-        """Whether a mode grows instead of fading."""
-        worst = float(np.max(curvatures, initial=0.0))
-        if isinstance(self.dynamics, ClassicalOptimizer):
-            last = int(self.at[-1])
-            growth = float(self.dynamics.multiplier(worst, last))
-            reached = float(np.max(np.abs(self.dynamics.response(np.asarray(worst), self.at))))
-            # Momentum that rises makes a step too long which was not so from the start.
-            if growth > 1 + 1e-9 and not reached <= 1:
-                steps = last, IN_THE_LONG_RUN
-                limit = min(self.dynamics.stability_limit(k) for k in steps)
-                return Status(
-                    "diverged",
-                    f"the mode of curvature {worst:.6g} (eigenvalue over samples) grows by"
-                    f" {growth:.4g} per step; the step size must stay below {limit / worst:.6g}.",
-                    time=0.0,
-                    step=0,
-                )
-        elif isinstance(self.dynamics, Optimizer):
-            reached = np.abs(self.dynamics.response(np.asarray(worst), self.at[-1:]))
-            if not np.all(reached < _GROWN):
-                return Status(
-                    "diverged",
-                    f"the mode of curvature {worst:.6g} (eigenvalue over samples) has grown"
-                    f" {float(reached[0]):.3g} times.",
-                    time=0.0,
-                    step=0,
-                )
+    def responses(self, curvatures: Float[np.ndarray, "modes"]) -> Responses:
+        """What becomes of modes: shapes `(saves, modes)`."""
+        if isinstance(self.rule, Coordinatewise):
+            return self.rule.responses(curvatures, self.at)
+        faded = np.asarray(self.rule.response(curvatures[None], self.at[:, None]))
+        if isinstance(self.rule, ClassicalOptimizer):
+            learned = np.asarray(self.rule.approach(curvatures[None], self.at[:, None]))
+        else:
+            learned = 1 - faded
+        return Responses(faded, np.zeros_like(faded), learned, np.zeros_like(faded), None)
+
+    def status(self, curvatures: Float[np.ndarray, "modes"], responses: Responses) -> Status:
+        """Whether a mode grows instead of fading: while steps are made, if they change.
+
+        The verdict of `predicted_rate`, where that has one.
+        """
+        reached = np.max(np.abs(responses.faded), axis=0)
+        if isinstance(self.rule, ClassicalOptimizer):
+            return self._by_recurrence(self.rule, curvatures, reached)
+        if isinstance(self.rule, Coordinatewise):
+            return _by_growth(curvatures, responses, reached)
+        return Status()
+
+    def _by_recurrence(self, rule, curvatures, reached) -> Status:
+        worst = int(np.argmax(curvatures))
+        curvature = float(curvatures[worst])
+        # The last step that is made. Momentum that rises makes steps too long that were not so at
+        # first.
+        last = max(int(self.at[-1]) - 1, 0)
+        margin = rule.stability_margin(curvature, last)
+        if margin < 0:
+            growth = float(rule.multiplier(curvature, last))
+            limit = min(rule.stability_limit(k) for k in (last, IN_THE_LONG_RUN))
+            return _diverged(
+                curvature,
+                f"grows by {growth:.10g} per step; the step size must stay below"
+                f" {limit / curvature:.6g}.",
+            )
+        if margin == 0:
+            return Status(
+                message=f"the {_mode(curvature)} is at the limit of stability: it goes on for ever,"
+                f" up to {reached[worst]:.3g} times its start at the saved steps."
+            )
         return Status()
 
 
-def check_linear(dynamics: Any) -> None:
-    """Refuse an optimizer whose steps are not linear in the gradient.
-
-    Only then does it move the modes of a kernel one by one.
-
-    **Raises:** ValueError, naming the optimizer.
-    """
-    if isinstance(dynamics, ClassicalOptimizer) or not isinstance(dynamics, Optimizer):
-        return
-    hessian = jnp.asarray([[1.0, 0.3], [0.3, 0.2]])
-
-    def end(hessian, x):
-        def body(k, carry):
-            x, state = carry
-            return dynamics.update(k, x, state, lambda p: hessian @ p)
-
-        return jax.lax.fori_loop(0, 5, body, (x, dynamics.init(x)))[0]
-
-    first, second = jnp.asarray([1.0, 0.0]), jnp.asarray([0.0, 1.0])
-    summed = 2 * end(hessian, first) - 3 * end(hessian, second)
-    turn = jnp.asarray([[math.cos(1), -math.sin(1)], [math.sin(1), math.cos(1)]])
-    turned = end(turn @ hessian @ turn.T, turn @ first)
-    apart = jnp.maximum(
-        jnp.max(jnp.abs(end(hessian, 2 * first - 3 * second) - summed)),
-        jnp.max(jnp.abs(turn @ end(hessian, first) - turned)),
-    )
-    if not float(apart) < 1e-3:
-        raise ValueError(
-            f"dynamics: the steps of {dynamics.name} are not linear in the gradient, or depend on"
-            " the coordinates; a tangent kernel alone does not say what it will do."
+def _by_growth(curvatures, responses: Responses, reached) -> Status:
+    """From the last step, or, where steps change, from what modes came to."""
+    largest = int(np.argmax(np.where(np.isnan(reached), np.inf, reached)))
+    if responses.growth is None:
+        if not reached[largest] < _GROWN:
+            return _diverged(curvatures[largest], f"has grown {reached[largest]:.3g} times.")
+        return Status()
+    worst = int(np.argmax(responses.growth))
+    if responses.growth[worst] > 1 + _RESOLVED:
+        growth = responses.growth[worst]
+        return _diverged(curvatures[worst], f"grows by {growth:.10g} per step.")
+    if not reached[largest] < _GROWN:
+        return Status(
+            message=f"the {_mode(curvatures[largest])} has grown {reached[largest]:.3g} times, but"
+            " the last step, were it repeated, would not make it grow further."
         )
+    return Status()
+
+
+def _diverged(curvature, what: str) -> Status:
+    return Status("diverged", f"the {_mode(curvature)} {what}", time=0.0, step=0)
+
+
+def _mode(curvature) -> str:
+    return f"mode of curvature {float(curvature):.6g} (eigenvalue over samples)"
+
+
+def _rule(dynamics, last: int, params: PyTree[Array] | None):
+    """What a dynamics does to a single mode."""
+    if isinstance(dynamics, Flow | ClassicalOptimizer):
+        return dynamics
+    try:
+        if params is not None:
+            return coordinatewise(dynamics, params, last)
+        return _read_without_params(dynamics, last)
+    except NotLinearError as error:
+        raise ValueError(
+            f"dynamics: a tangent kernel alone does not say what {dynamics.name} will do; {error}"
+        ) from None
+
+
+def _read_without_params(dynamics, last: int) -> Coordinatewise:
+    layer = {"weight": jnp.zeros((2, 3)), "bias": jnp.zeros(3)}
+    try:
+        return coordinatewise(dynamics, layer, last)
+    except NotLinearError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise NotLinearError(
+            "it names parameters (masks, labels), and those of an infinitely wide network have no"
+            f" names ({type(error).__name__}: {error})."
+        ) from error

@@ -85,7 +85,11 @@ def rate(
     check_number(floor, "floor")
     if start is not None:
         check_number(start, "start")
-    return rate_of(np.asarray(trajectory.times), np.asarray(trajectory.loss), floor, start)
+    found = rate_of(np.asarray(trajectory.times), np.asarray(trajectory.loss), floor, start)
+    if found.kind == "neither" and trajectory.status.kind == "diverged":
+        why = f"{found.message}. The run diverged: {trajectory.status.message.rstrip('.')}"
+        return _neither(found.misfit, found.window, why)
+    return found
 
 
 def rate_of(times: np.ndarray, loss: np.ndarray, floor: float, start: float | None) -> Rate:
@@ -94,18 +98,29 @@ def rate_of(times: np.ndarray, loss: np.ndarray, floor: float, start: float | No
     begin = float(times[-1]) / 4 if start is None else float(start)
     resolution = np.finfo(loss.dtype).eps
     # Below, differences from the floor are rounding, which adds up over a run.
-    least = 1e4 * resolution * (abs(floor) + resolution * abs(float(excess[0])))
-    envelope = np.maximum.accumulate(excess[::-1])[::-1]
-    kept = (times >= max(begin, 0.0)) & (times > 0) & (envelope > least)
+    finite = np.isfinite(excess)
+    first = abs(float(excess[finite][0])) if finite.any() else 0.0
+    least = 1e4 * resolution * (abs(floor) + resolution * first)
+    envelope = np.maximum.accumulate(np.where(finite, excess, -np.inf)[::-1])[::-1]
+    inside = (times >= max(begin, 0.0)) & (times > 0)
+    kept = inside & finite & (envelope > least)
     t, y = times[kept], np.log(envelope[kept])
     end = _end_of_envelope(t, excess[kept], envelope[kept])
     t, y = t[:end], y[:end]
     crests = _crests(excess[kept][:end], envelope[kept][:end])
     window = (float(t[0]), float(t[-1])) if t.size else (begin, float(times[-1]))
     if t.size < _FEWEST:
-        return _neither(
-            {}, window, f"too few saved times: only {t.size} can be used; it takes {_FEWEST}"
-        )
+        unused = {
+            "before the window": np.sum(~inside),
+            "where the loss is not finite": np.sum(inside & ~finite),
+            "where the loss is the floor, up to rounding": np.sum(inside & finite & ~kept),
+            "after the last crest of an oscillation": np.sum(kept) - end,
+        }
+        parts = ", ".join(f"{count} {where}" for where, count in unused.items() if count)
+        why = f" ({parts} cannot)" if parts else ""
+        usable = f"only {t.size} of {len(times)} saved times can be used{why}"
+        message = f"too few saved times: {usable}; it takes {_FEWEST}"
+        return _neither({}, window, message)
     fallen = float(y[0] - y[-1])
     if not fallen > _FALLEN:
         return _neither(

@@ -2,11 +2,15 @@
 
 from ._base import ClassicalOptimizer as ClassicalOptimizer
 from ._base import Optimizer as Optimizer
+from ._coordinatewise import Coordinatewise as Coordinatewise
+from ._coordinatewise import Responses as Responses
+from ._coordinatewise import coordinatewise as coordinatewise
 from ._descend import Descent as Descent
 from ._descend import descend as descend
 from ._gradient_descent import GradientDescent as GradientDescent
 from ._heavy_ball import HeavyBall as HeavyBall
 from ._higher_momentum import HigherMomentum as HigherMomentum
+from ._linear_reading import NotLinearError as NotLinearError
 from ._nesterov import Nesterov as Nesterov
 from ._nesterov import NesterovConstant as NesterovConstant
 from ._optax import Optax as Optax

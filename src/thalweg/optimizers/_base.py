@@ -7,9 +7,12 @@ from typing import Any, ClassVar
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from ..flows import Flow
+
+# The products that a margin comes from are rounded by this much.
+_AT_THE_LIMIT = 16 * float(np.finfo(float).eps)
 
 
 class Optimizer(eqx.Module):
@@ -77,12 +80,23 @@ class Optimizer(eqx.Module):
 class ClassicalOptimizer(Optimizer):
     """An optimizer whose step on a quadratic mode is a linear recurrence."""
 
+    step_size: eqx.AbstractVar[float | Float[Array, ""]]
+
     @abc.abstractmethod
     def recurrence(self, eigenvalue: np.ndarray, k: int) -> tuple[np.ndarray, ...]:
         """Coefficients c of step `k` on a mode: `x[k+1] = c[0] x[k] + c[1] x[k-1] + ...`."""
 
     def response(self, eigenvalue, step):
         """The recurrence, run from `x[0] = x[-1] = ... = 1`."""
+        return self._run(eigenvalue, step, 1.0, 0.0)
+
+    def approach(self, eigenvalue: Any, step: Any) -> Any:
+        """`1 - response`, with all its digits where a mode has hardly moved."""
+        # The coefficients of a recurrence add up to 1 - eigenvalue * step_size.
+        return self._run(eigenvalue, step, 0.0, float(self.step_size))
+
+    def _run(self, eigenvalue, step, start, pull):
+        """From `x[0] = x[-1] = ... = start`, with `pull * eigenvalue` added in every step."""
         eigenvalue, step = np.asarray(eigenvalue, float), np.asarray(step)
         if np.any(step < 0):
             raise ValueError("step: must not be negative.")
@@ -93,15 +107,15 @@ class ClassicalOptimizer(Optimizer):
                 f"eigenvalue, step: shapes {eigenvalue.shape} and {step.shape} do not broadcast."
             ) from None
         wanted, which = np.unique(step, return_inverse=True)
-        kept = np.ones((wanted.size, *eigenvalue.shape))
+        kept = np.full((wanted.size, *eigenvalue.shape), start)
         place = {int(k): i for i, k in enumerate(wanted)}
         # Eigenvalues are not broadcast against steps: the recurrence runs once for each.
         recurrence = self.recurrence
-        last = [np.ones(eigenvalue.shape)] * len(recurrence(eigenvalue, 0))
+        last = [np.full(eigenvalue.shape, start)] * len(recurrence(eigenvalue, 0))
         with np.errstate(over="ignore", invalid="ignore"):
             for k in range(int(step.max(initial=0))):
                 terms = zip(recurrence(eigenvalue, k), last, strict=True)
-                new = sum((c * x for c, x in terms), np.zeros(eigenvalue.shape))
+                new = sum((c * x for c, x in terms), pull * eigenvalue)
                 last = [new, *last[:-1]]
                 if k + 1 in place:
                     kept[place[k + 1]] = new
@@ -113,11 +127,14 @@ class ClassicalOptimizer(Optimizer):
     def multiplier(self, eigenvalue: Any, k: int) -> np.ndarray:
         """By how much a mode grows or shrinks per step, were step `k` repeated without end.
 
-        The largest root of the recurrence's characteristic polynomial.
+        The largest root of the recurrence's characteristic polynomial. On which side of 1 it lies,
+        `stability_margin` knows better.
         """
         eigenvalue = np.asarray(eigenvalue, float)
         coefficients = np.stack(np.broadcast_arrays(*self.recurrence(eigenvalue, k)), axis=-1)
         order = coefficients.shape[-1]
+        if order == 2:
+            return _larger_root(coefficients, float(self.step_size) * eigenvalue)
         companion = np.zeros((*eigenvalue.shape, order, order))
         companion[..., 0, :] = coefficients
         companion[..., 1:, :-1] += np.eye(order - 1)
@@ -126,6 +143,32 @@ class ClassicalOptimizer(Optimizer):
     @abc.abstractmethod
     def stability_limit(self, k: int) -> float:
         """Largest `eigenvalue * step_size` at which step `k`'s recurrence, repeated, is stable."""
+
+    def stability_margin(self, eigenvalue: float, k: int) -> float:
+        """How far below the limit of stability a mode is, as a share of the limit.
+
+        Negative above it, and zero where rounding does not tell.
+        """
+        margin = 1 - float(eigenvalue) * float(self.step_size) / self.stability_limit(k)
+        return margin if abs(margin) > _AT_THE_LIMIT else 0.0
+
+
+def _larger_root(coefficients: np.ndarray, at_one: np.ndarray) -> np.ndarray:
+    """The modulus of the larger root of `z^2 - a z - b`, with all digits of its distance to 1.
+
+    Where the roots nearly agree, near 1, what is under the square root has no digits but in terms
+    of `w = 1 - z`: `w^2 - (2 - a) w + (1 - a - b) = 0`, whose last coefficient is `at_one`.
+    """
+    a, b = coefficients[..., 0], coefficients[..., 1]
+    # Near -1, with the signs of both roots turned.
+    constant = np.where(a < 0, 1 + a - b, at_one)
+    half = (2 - np.abs(a)) / 2
+    discriminant = half**2 - constant
+    split = np.sqrt(np.maximum(discriminant, 0))
+    far = half + np.where(half < 0, -split, split)
+    near = np.divide(constant, far, out=np.zeros_like(far), where=far != 0)
+    real = np.maximum(np.abs(1 - near), np.abs(1 - far))
+    return np.where(discriminant < 0, np.sqrt(np.maximum(-b, 0)), real)
 
 
 def root(step_size: Any) -> float:

@@ -30,21 +30,16 @@ class _Extrapolating(ClassicalOptimizer):
             return x + jnp.asarray(momentum, x.dtype) * (x - before)
 
         ahead = jax.tree.map(extrapolated, params, state)
-        new = jax.tree.map(lambda p, g: p - self._step * g, ahead, gradient(ahead))
+        new = jax.tree.map(lambda p, g: p - self.step_size * g, ahead, gradient(ahead))
         return new, params
 
     @property
-    @abc.abstractmethod
-    def _step(self) -> Any:
-        """The step size."""
-
-    @property
     def time_per_step(self):
-        return root(self._step)
+        return root(self.step_size)
 
     def recurrence(self, eigenvalue, k):
         momentum = float(self.momentum_at(k))
-        factor = 1 - float(self._step) * eigenvalue
+        factor = 1 - float(self.step_size) * eigenvalue
         return (1 + momentum) * factor, -momentum * factor
 
     def stability_limit(self, k):
@@ -75,10 +70,6 @@ class Nesterov(_Extrapolating):
     def __check_init__(self):
         check_positive(self.step_size, "step_size")
         check_positive(self.damping, "damping")
-
-    @property
-    def _step(self):
-        return self.step_size
 
     def momentum_at(self, k):
         return k / (k + self.damping)
@@ -122,10 +113,6 @@ class NesterovConstant(_Extrapolating):
     def __check_init__(self):
         check_positive(self.step_size, "step_size")
         check_momentum(self.momentum)
-
-    @property
-    def _step(self):
-        return self.step_size
 
     def momentum_at(self, k):
         return self.momentum
