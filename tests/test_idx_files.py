@@ -114,7 +114,7 @@ def test_selections_are_those_of_the_whole_file(write, monkeypatch):
     folder = write(compress=True)
     for size in (1, 20, 60, 10**6):
         monkeypatch.setattr("thalweg.datasets._idx_file._PIECE", size)
-        for every in (1, 2, 3, 4, 9, 10, 10**30):
+        for every in (1, 2, 3, 4, 9, 10, 10**18):
             whole = PIXELS[:: min(every, 9)] / 255
             for samples in (1, len(whole)):
                 data = datasets.idx(folder, every=every, samples=samples, normalise=None)
