@@ -23,7 +23,7 @@ from ._consistency import MOST_STEPS, Path, Sections
 from ._errors import FieldError, written
 
 # What Python, JAX and compiled programs take, whatever the study.
-_BASE = 600 * 2**20
+_BASE = 2**30
 # Copies of the inputs while they are made.
 _MAKING = 3
 # In activations of all samples: what a gradient and a Hessian-vector product keep.
