@@ -95,4 +95,4 @@ def test_it_is_told_in_one_line(capsys):
     Lines(out).say(text)
     assert out.getvalue() == f"{text}\n"
     Bars().say(text)
-    assert capsys.readouterr().err.replace("\n", " ").strip() == text
+    assert capsys.readouterr().err == f"{text}\n"

@@ -93,7 +93,7 @@ class Bars:
     def say(self, text: str) -> None:
         from rich.console import Console
 
-        Console(stderr=True, highlight=False).print(text, markup=False)
+        Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Stage]:
