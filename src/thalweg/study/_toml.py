@@ -110,9 +110,9 @@ def _without(raw: Any, path: tuple[str | int, ...]) -> Any:
     if not rest or (isinstance(raw[first], list) and not isinstance(raw[first][rest[0]], dict)):
         return {key: value for key, value in raw.items() if key != first}
     if isinstance(raw[first], list):
-        items = list(raw[first])
+        items: dict[Any, Any] = dict(enumerate(raw[first]))
         items[rest[0]] = _without(items[rest[0]], tuple(rest[1:]))
-        return {**raw, first: items}
+        return {**raw, first: list(items.values())}
     return {**raw, first: _without(raw[first], tuple(rest))}
 
 
