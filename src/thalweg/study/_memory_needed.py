@@ -25,7 +25,7 @@ from ._errors import FieldError, written
 # What Python, JAX and compiled programs take, whatever the study.
 _BASE = 2**30
 # Copies of the inputs while they are made.
-_MAKING = 3
+_MAKING = 2
 # In activations of all samples: what a gradient and a Hessian-vector product keep.
 _GRADIENT, _PRODUCT = 2.0, 4.5
 # Vectors like the parameters in the state of a flow and its companion: of first order, of second
