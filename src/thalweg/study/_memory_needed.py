@@ -42,6 +42,14 @@ _COMPARED, _READ, _LAW = 6, 3, 4
 _CERTIFIED = 28
 # Copies of a kernel's matrix while it is diagonalised, and of what it predicts at saved times.
 _DIAGONALISED, _PREDICTED = 6, 4
+# Copies of the small kernels whose distance is measured.
+_DRIFT = 3
+
+# The keys by which a study is made smaller.
+_SAMPLES: tuple[Path, ...] = (("data", "samples"),)
+_WIDTHS: tuple[Path, ...] = (("network", "widths"),)
+_ROWS: tuple[Path, ...] = (("flow", "saves"), *_WIDTHS)
+_PRODUCTS: tuple[Path, ...] = (*_SAMPLES, *_WIDTHS)
 
 
 class Need(NamedTuple):
@@ -170,38 +178,44 @@ def _has_kinks(network: Any) -> bool:
     return not smooth or network.kind == "convolutional_pooled"
 
 
+def _need(stage: str, *terms: tuple[int, tuple[Path, ...]]) -> Need:
+    """The sum of sizes, with the keys of the largest first."""
+    ordered = sorted(terms, key=lambda term: -term[0])
+    keys = dict.fromkeys(key for size, keys in ordered if size > 0 for key in keys)
+    return Need(stage, sum(size for size, _ in terms), tuple(keys) or ordered[0][1])
+
+
 def _data(sizes: Sizes) -> Need:
     """As they are read, and in the precision of the study where that is another one."""
     read = jnp.result_type(float).itemsize
     numbers = sizes.samples * (sizes.features + (1 if sizes.labels else sizes.outputs))
     held = read if read == sizes.itemsize else read + sizes.itemsize
-    return Need("data", held * numbers, (("data", "samples"),))
+    return _need("data", (held * numbers, _SAMPLES))
 
 
 def _stages(sections: Sections, sizes: Sizes) -> Iterator[Need]:
-    of_network = (("network",), ("data", "samples"))
     kinks = _has_kinks(sections["network"])
     read = jnp.result_type(float).itemsize
     making = (_MAKING - 1) * sizes.samples * sizes.features * read
-    yield Need("reading the data", making, (("data", "samples"),))
+    yield _need("reading the data", (making, _SAMPLES))
     runs = [run for i, run in sections.runs() if sections.know(("optimizers", i, "kind"))]
     first = all(run.kind == "gradient_descent" for run in runs)
     state = _STATES * _flow_vectors(sizes, first, kinks) * sizes.vector
-    yield Need("flows", state + sizes.gradient, of_network)
-    yield Need("optimizers", _DESCENT * sizes.vector + sizes.gradient, of_network)
+    gradient, product = (sizes.gradient, _PRODUCTS), (sizes.product, _PRODUCTS)
+    yield _need("flows", (state, _WIDTHS), gradient)
+    yield _need("optimizers", (_DESCENT * sizes.vector, _WIDTHS), gradient)
     if not sections.sound("flow", "closeness", "curvature", "kernel", "optimizers"):
         return
     flow, closeness = sections["flow"], sections["closeness"]
     curvature, kernel = sections["curvature"], sections["kernel"]
     rows = (flow.saves + 1) * sizes.vector
-    of_rows = (("flow", "saves"), ("network",))
     # A flow is saved at the times of every optimizer that discretises it.
     most = max(1, len(runs))
-    yield Need("comparisons", (_COMPARED + 3 * most) * rows + sizes.product, of_rows)
+    yield _need("comparisons", ((_COMPARED + _READ * most) * rows, _ROWS), product)
     if closeness.predict and not kinks:
         # A law is a flow in twice as many dimensions, and followed as such.
         law = _STATES * _flow_vectors(sizes, first, kinks, copies=2) * sizes.vector
-        yield Need("predicted distances", law + sizes.product + _LAW * 2 * rows, of_rows)
+        yield _need("predicted distances", (law, _WIDTHS), product, (_LAW * 2 * rows, _ROWS))
     steps = [
         (flow.t1 / run.step_size, ("optimizers", i, "step_size"))
         for i, run in sections.runs()
@@ -210,21 +224,29 @@ def _stages(sections: Sections, sizes: Sizes) -> Iterator[Need]:
     ]
     if closeness.certify and steps and not kinks:
         most_steps, key = max(steps)
-        keys = (key, ("flow", "t1"))
-        certified = int(_CERTIFIED * most_steps) + _READ * rows
-        certified += _basis(Wanted(0, 1), sizes) + sizes.product
-        yield Need("certificates", certified, keys)
+        yield _need(
+            "certificates",
+            (int(_CERTIFIED * most_steps), (key, ("flow", "t1"))),
+            (_READ * rows, _ROWS),
+            (_basis(Wanted(0, 1), sizes), _WIDTHS),
+            product,
+        )
     if curvature.measure:
-        wanted = Wanted(curvature.largest, curvature.smallest)
-        size = _basis(wanted, sizes) + sizes.product + most * rows
-        yield Need("curvature", size, (("curvature", "largest"), *of_network))
+        basis = _basis(Wanted(curvature.largest, curvature.smallest), sizes)
+        wanted = (("curvature", "largest"), ("curvature", "smallest"), *_WIDTHS)
+        yield _need("curvature", (basis, wanted), product, (most * rows, _ROWS))
     kind = kernel.kind(sizes.samples, sizes.outputs)
     if kind is not None:
         predicted = (flow.saves + 1) * sizes.samples * sizes.outputs * sizes.itemsize
         some = min(kernel.drift_samples, sizes.samples) * sizes.outputs
-        size = _DIAGONALISED * _kernel_matrix(kind, sizes) + _PREDICTED * predicted
-        size += _READ * rows + 3 * some**2 * sizes.itemsize + sizes.product
-        yield Need("the kernel", size, (("data", "samples"), ("kernel", "outputs")))
+        yield _need(
+            "the kernel",
+            (_DIAGONALISED * _kernel_matrix(kind, sizes), (*_SAMPLES, ("kernel", "outputs"))),
+            (_PREDICTED * predicted, (("flow", "saves"), *_SAMPLES)),
+            (_DRIFT * some**2 * sizes.itemsize, (("kernel", "drift_samples"),)),
+            (_READ * rows, _ROWS),
+            product,
+        )
 
 
 def _flow_vectors(sizes: Sizes, first: bool, kinks: bool, copies: int = 1) -> int:
