@@ -9,6 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+# The largest length that an array can have.
+_LARGEST = 2**63 - 1
+
 
 def check_instance(value: Any, kind: type | UnionType, field: str, name: str) -> None:
     """Refuse anything but an instance of `kind`, of which `name` speaks, and classes kindly."""
@@ -50,19 +53,31 @@ def check_momentum(value: Any, field: str = "momentum") -> None:
 
 
 def check_positive_integer(number: Any, field: str) -> None:
-    """Refuse anything but a positive integer."""
-    if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
+    """Refuse anything but a positive integer, and one that no array can have for its length."""
+    if not _is_positive_integer(number):
         raise ValueError(f"{field}: expected a positive integer, got {number!r}.")
+    _check_length(number, field)
 
 
 def check_positive_integers(numbers: Iterable[Any], field: str) -> None:
     """Refuse a row with anything but positive integers in it."""
     numbers = list(numbers)
+    if not all(map(_is_positive_integer, numbers)):
+        raise ValueError(f"{field}: expected positive integers, got {numbers}.")
     for number in numbers:
-        try:
-            check_positive_integer(number, field)
-        except ValueError:
-            raise ValueError(f"{field}: expected positive integers, got {numbers}.") from None
+        _check_length(number, field)
+
+
+def _is_positive_integer(number: Any) -> bool:
+    return isinstance(number, int | np.integer) and not isinstance(number, bool) and number >= 1
+
+
+def _check_length(number: int | np.integer, field: str) -> None:
+    if number > _LARGEST:
+        digits = math.ceil(int(number).bit_length() * math.log10(2))
+        raise ValueError(
+            f"{field}: expected at most {_LARGEST}, got an integer of about {digits} digits."
+        )
 
 
 def check_precision(dtype: Any, field: str) -> None:

@@ -46,13 +46,11 @@ def run(
     quiet
         No progress, only the verdict.
     """
-    from .study.declare import load_spec
+    with_jax()
+    from .study import load_spec, run_declared
 
     declaration = load_spec(study or _embedded())
     directory = out or _fresh_directory(declaration.spec.study.name)
-    with_jax()
-    from .study import run_declared
-
     try:
         _finish(run_declared(declaration, directory, progress(quiet)))
     except KeyboardInterrupt:

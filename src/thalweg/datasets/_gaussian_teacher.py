@@ -9,6 +9,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._checks import check_positive, check_positive_integer
+from .._memory import check_memory, check_parameters
 from ..networks import Activation, FullyConnected, fully_connected
 from ._dataset import Dataset
 
@@ -33,7 +34,8 @@ def gaussian_teacher(
         N(0, 1/fan_in) weights. The three are used for the default only.
     - `noise`: standard deviation of Gaussian noise on the targets.
 
-    **Raises:** ValueError for sizes that are not positive integers or a negative noise.
+    **Raises:** ValueError for sizes that are not positive integers, for more than the machine's
+    memory holds, or a negative noise.
     """
     for field, number in (
         ("samples", samples),
@@ -43,6 +45,13 @@ def gaussian_teacher(
     ):
         check_positive_integer(number, field)
     check_positive(noise, "noise", zero=True)
+    room = jnp.result_type(float).itemsize
+    rows, numbers = int(samples), int(features) + int(outputs)
+    check_memory(
+        rows * numbers * room, "samples", f"{rows:,} samples of {numbers:,} inputs and outputs"
+    )
+    if teacher is None:
+        check_parameters(int(hidden) * numbers, "hidden", room)
     teacher_key, input_key, noise_key = jr.split(key, 3)
     if teacher is None:
         teacher = _default_teacher(features, hidden, outputs, activation, teacher_key)

@@ -1,8 +1,6 @@
 """Folders of files in the IDX format of MNIST."""
 
-import gzip
 import math
-import zlib
 from pathlib import Path
 from typing import Literal
 
@@ -10,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._checks import check_positive_integer
+from .._memory import check_memory
 from ._dataset import Dataset, check_count
+from ._idx_file import IdxFile
 
 _PREFIX = {"train": "train", "test": "t10k"}
-_UNSIGNED_BYTE = 0x08
 
 
 def idx(
@@ -36,29 +35,73 @@ def idx(
 
     **Returns:** inputs of shape `(samples, height, width)`, labels of shape `(samples,)`.
 
+    A gzipped file is inflated as far as its header says and one byte more, and of the images only
+    those that are taken are kept.
+
     **Raises:** FileNotFoundError for a missing file; ValueError for one that is not in the IDX
-    format, cut short, or does not fit the other, and for a selection that is empty.
+    format, has images with an empty side, is cut short, goes on after what its header says, or
+    does not fit the other; for a selection that is empty, or larger than the machine's memory.
     """
-    if split not in _PREFIX:
-        raise ValueError(f"split: expected 'train' or 'test', got {split!r}.")
+    images, labels = _open(folder, split)
     check_positive_integer(every, "every")
     mean, deviation = _checked_normalisation(normalise)
+    count = check_count(samples, -(-images.shape[0] // every))
+    # Bytes, their floats, and the array that JAX makes of them.
+    needed = labels.length + count * math.prod(images.shape[1:]) * (1 + 2 * 8)
+    check_memory(needed, "samples", f"{count:,} images of {_sides(images)} pixels")
+    named = _labels(labels)
+    pixels = images.rows(every, count) / 255.0
+    pixels -= mean
+    pixels /= deviation
+    targets = jnp.asarray(named[::every][:count].astype(int))
+    return Dataset(jnp.asarray(pixels, float), targets, Path(folder).name, _classes(named))
+
+
+def idx_sizes(
+    folder: str | Path, *, samples: int | None, every: int, split: Literal["train", "test"]
+) -> tuple[int, tuple[int, ...], int]:
+    """What `idx` would return: samples, height and width, and classes; no image is read.
+
+    **Raises:** as `idx` does, as far as headers and labels show it.
+    """
+    images, labels = _open(folder, split)
+    count = check_count(samples, -(-images.shape[0] // every))
+    return count, images.shape[1:], _classes(_labels(labels))
+
+
+def _open(folder: str | Path, split: str) -> tuple[IdxFile, IdxFile]:
+    """The files of images and of labels, whose headers fit together."""
+    if split not in _PREFIX:
+        raise ValueError(f"split: expected 'train' or 'test', got {split!r}.")
     folder = Path(folder)
-    images = _read(_find(folder, f"{_PREFIX[split]}-images-idx3-ubyte"), dimensions=3)
-    labels = _read(_find(folder, f"{_PREFIX[split]}-labels-idx1-ubyte"), dimensions=1)
-    if len(images) != len(labels):
-        raise ValueError(f"{folder}: {len(images)} images, but {len(labels)} labels.")
-    if len(images) == 0:
-        raise ValueError(f"{folder}: the files hold no images.")
-    # Counted before the selection, so that the network's outputs do not depend on it. At least 10,
-    # the classes of MNIST, because a short file may lack a digit.
-    classes = max(10, int(labels.max()) + 1)
-    images, labels = images[::every], labels[::every]
-    count = check_count(samples, len(images))
-    pixels = (images[:count] / 255.0 - mean) / deviation
-    return Dataset(
-        jnp.asarray(pixels, float), jnp.asarray(labels[:count].astype(int)), folder.name, classes
-    )
+    images = IdxFile.open(_find(folder, f"{_PREFIX[split]}-images-idx3-ubyte"), dimensions=3)
+    labels = IdxFile.open(_find(folder, f"{_PREFIX[split]}-labels-idx1-ubyte"), dimensions=1)
+    if images.shape[0] == 0:
+        raise ValueError(f"{images.path}: holds no images.")
+    if 0 in images.shape:
+        raise ValueError(f"{images.path}: images of {_sides(images)} pixels are empty.")
+    if images.shape[0] != labels.shape[0]:
+        raise ValueError(
+            f"{folder}: {images.shape[0]} images, but {labels.shape[0]} labels"
+            f" ({images.path.name}, {labels.path.name})."
+        )
+    return images, labels
+
+
+def _sides(images: IdxFile) -> str:
+    return " x ".join(map(str, images.shape[1:]))
+
+
+def _labels(file: IdxFile) -> np.ndarray:
+    return file.rows(1, file.shape[0])
+
+
+def _classes(labels: np.ndarray) -> int:
+    """Counted before the selection, so that the network's outputs do not depend on it.
+
+    At least 10, the classes of MNIST, because a short file may lack a digit.
+    """
+    return max(10, int(labels.max()) + 1)
 
 
 def _checked_normalisation(normalise: tuple[float, float] | None) -> tuple[float, float]:
@@ -87,24 +130,3 @@ def _find(folder: Path, stem: str) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise FileNotFoundError(f"folder: {folder} holds neither {stem} nor {stem}.gz.")
-
-
-def _read(path: Path, dimensions: int) -> np.ndarray:
-    try:
-        data = path.read_bytes()
-        data = gzip.decompress(data) if path.suffix == ".gz" else data
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}: a damaged gzip file ({error}).") from error
-    header = 4 + 4 * dimensions
-    if len(data) < header or data[:4] != bytes([0, 0, _UNSIGNED_BYTE, dimensions]):
-        raise ValueError(
-            f"{path}: not an IDX file of unsigned bytes with {dimensions} dimension(s)."
-        )
-    shape = tuple(int(n) for n in np.frombuffer(data, ">u4", dimensions, offset=4))
-    expected = header + math.prod(shape)
-    if len(data) != expected:
-        raise ValueError(
-            f"{path}: {len(data)} bytes, but its header says {expected} (shape {shape}): cut short"
-            " or damaged."
-        )
-    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)

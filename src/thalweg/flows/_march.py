@@ -205,9 +205,10 @@ def _start(march, objective, t, y, h):
             term, zero, left, y, h, objective, solver.func, solver.error_order(term)
         )
         looking = 2 if h is None else 0
+        solver_state = None
     h_first = jnp.minimum(march.eagerness * jnp.asarray(first, t.dtype), march.longest)
     h_first = jnp.minimum(h_first, left)
-    if not isinstance(solver, PacedSolver):
+    if solver_state is None:
         solver_state = solver.init(term, zero, h_first, y, objective)
     shapes = eqx.filter_eval_shape(
         solver.step, term, zero, h_first, y, objective, solver_state, jnp.asarray(False)

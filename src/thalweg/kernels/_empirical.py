@@ -18,7 +18,8 @@ from ._blocks import blocks, empty, filled
 from ._layer_factors import factor_size, is_layered, layer_factors
 
 Outputs = Literal["all", "each", "mean"]
-_MEMORY = 2**32
+# Bytes that a matrix, and all that it takes to make it, may have unless more are allowed.
+MATRIX_MEMORY = 2**32
 # What is alive at once, in units of the factors of one block: those of rows and of columns, and
 # what differentiation needs to make them.
 _ALIVE = 3
@@ -68,7 +69,7 @@ class EmpiricalKernel(eqx.Module):
             lambda v: self @ v, shape, tags=lx.positive_semidefinite_tag
         )
 
-    def matrix(self, outputs: Outputs = "all", *, memory: int = _MEMORY) -> Array:
+    def matrix(self, outputs: Outputs = "all", *, memory: int = MATRIX_MEMORY) -> Array:
         """The kernel as an array, in blocks; exactly symmetric where rows and columns agree.
 
         **Arguments:**
@@ -113,7 +114,7 @@ class EmpiricalKernel(eqx.Module):
                     result[place(j, i)] = np.transpose(block, turned)
         return filled(result)
 
-    def price(self, outputs: Outputs = "all", *, memory: int = _MEMORY) -> int:
+    def price(self, outputs: Outputs = "all", *, memory: int = MATRIX_MEMORY) -> int:
         """How many gradients of the objective `matrix` is worth.
 
         The Jacobian of one sample costs as much as its gradient, once for each output. In blocks,

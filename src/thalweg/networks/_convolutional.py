@@ -5,10 +5,12 @@ import math
 from collections.abc import Callable, Sequence
 
 import equinox as eqx
+import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._checks import check_positive_integers
+from .._memory import check_parameters
 from ._activations import Activation
 from ._activations import activation as find_activation
 from ._initialisations import Initialisation, UniformFanIn, Xavier, initialisation
@@ -78,8 +80,8 @@ def convolutional(
         dense layers from Xavier's law.
     - `key`: the PRNG key for the weights.
 
-    **Raises:** ValueError for a sample too small, sizes that are not positive integers, or an
-    unknown name.
+    **Raises:** ValueError for a sample too small, sizes that are not positive integers, more
+    parameters than fit into the machine's memory, or an unknown name.
     """
     check_positive_integers(tuple(shape), "shape")
     if head not in ("flatten", "average"):
@@ -197,15 +199,24 @@ def _convolutional(shape, *, paddings, sizes, activation, average, bias, laws, k
         )
 
     inputs, *image = shape
-    last = [list(sides(side))[-1] for side in image]
-    if min(last) < 1:
-        small = min(image)
-        smallest = next(s for s in itertools.count(small) if min(sides(s)) >= 1)
+    passed = [list(sides(side)) for side in image]
+    if min(map(min, passed)) < 1:
+        smallest = 1
+        for padding in reversed(paddings):
+            smallest = max((smallest * pool - 1) * stride + kernel - 2 * padding, 1)
         raise ValueError(
             f"{'side' if len(image) == 2 else 'shape'}: images of"
             f" {' x '.join(map(str, image))} are too small for this network, which needs at least"
             f" {' x '.join([str(smallest)] * len(image))}."
         )
+    places = 1 if average else math.prod(on_the_way[-1] for on_the_way in passed)
+    numbers = ((inputs, *channels)[-1] * places, *widths, outputs)
+    room = jnp.result_type(float).itemsize
+    for field, pairs, size in (
+        ("channels", itertools.pairwise((inputs, *channels)), kernel ** len(image)),
+        ("widths", itertools.pairwise(numbers), 1),
+    ):
+        check_parameters(sum((int(a) * size + bias) * int(b) for a, b in pairs), field, room)
     keys = iter(jr.split(key, len(channels) + len(widths) + 1))
     convolutions = tuple(
         Convolution(
@@ -223,8 +234,6 @@ def _convolutional(shape, *, paddings, sizes, activation, average, bias, laws, k
             paddings, itertools.pairwise((inputs, *channels)), strict=True
         )
     )
-    places = 1 if average else math.prod(last)
-    numbers = ((inputs, *channels)[-1] * places, *widths, outputs)
     layers = tuple(Dense(a, b, bias, laws[1], next(keys)) for a, b in itertools.pairwise(numbers))
     return Convolutional(
         convolutions, layers, find_activation(activation), pool, average, tuple(shape)

@@ -4,10 +4,12 @@ import itertools
 from collections.abc import Callable, Sequence
 
 import equinox as eqx
+import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._checks import check_positive_integers
+from .._memory import check_parameters
 from ._activations import Activation
 from ._activations import activation as find_activation
 from ._initialisations import Initialisation, initialisation
@@ -50,8 +52,8 @@ def fully_connected(
         `Initialisation`.
     - `key`: the PRNG key for the weights.
 
-    **Raises:** ValueError for widths that are not positive integers, or an unknown name; TypeError
-    for a `bias` that is neither True nor False.
+    **Raises:** ValueError for widths that are not positive integers, more parameters than fit into
+    the machine's memory, or an unknown name; TypeError for a `bias` that is neither True nor False.
     """
     if len(widths) < 2:
         raise ValueError(
@@ -61,6 +63,11 @@ def fully_connected(
     if not isinstance(bias, bool):
         raise TypeError(f"bias: expected True or False, got {bias!r}.")
     law = initialisation(init)
+    check_parameters(
+        sum((a + bias) * b for a, b in itertools.pairwise(map(int, widths))),
+        "widths",
+        jnp.result_type(float).itemsize,
+    )
     keys = jr.split(key, len(widths) - 1)
     layers = tuple(
         Dense(a, b, bias, law, k)

@@ -8,6 +8,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._checks import check_positive_integer
+from .._memory import check_parameters
 from ._layers import as_sample
 
 
@@ -37,7 +38,8 @@ def two_layer(features: int, width: int, *, key: PRNGKeyArray) -> TwoLayer:
 
     Weights start from N(0, 1). Predictions are numbers, not rows: targets have shape `(samples,)`.
 
-    **Raises:** ValueError for sizes that are not positive integers.
+    **Raises:** ValueError for sizes that are not positive integers, or more parameters than fit
+    into the machine's memory.
 
     ??? cite "Reference"
 
@@ -46,6 +48,7 @@ def two_layer(features: int, width: int, *, key: PRNGKeyArray) -> TwoLayer:
     """
     check_positive_integer(features, "features")
     check_positive_integer(width, "width")
+    check_parameters(int(features) * int(width), "width", jnp.result_type(float).itemsize)
     sign_key, weight_key = jr.split(key)
     positive = int(jnp.sum(jr.bernoulli(sign_key, shape=(width,))))
     weight = jr.normal(weight_key, (width, features))

@@ -17,19 +17,12 @@ from .build import Plan, PlannedRun
 from .progress import Progress
 from .store import Store
 
-# Rows up to which a kernel is diagonalised without being asked to.
-_ROWS = 3000
-
 
 def kernel_outputs(plan: Plan) -> Any:
-    """Which kernel a study uses: as asked for, else the largest that is quickly diagonalised."""
-    section, objective = plan.spec.kernel, plan.objective
-    if not section.predict or section.outputs is not None:
-        return section.outputs if section.predict else None
+    """Which kernel a study uses."""
+    objective = plan.objective
     outputs = jax.eval_shape(objective.predictions, plan.params).size // objective.samples
-    if objective.samples * outputs <= _ROWS:
-        return "all"
-    return "mean" if objective.samples <= _ROWS else None
+    return plan.spec.kernel.kind(objective.samples, outputs)
 
 
 def carry_out_kernel(plan: Plan, store: Store, progress: Progress) -> None:

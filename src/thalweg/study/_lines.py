@@ -5,6 +5,7 @@ enough to point a reader to the place.
 """
 
 import re
+from collections.abc import Mapping
 
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(#.*)?$")
 _KEY = re.compile(r"^\s*([A-Za-z0-9_\-]+|\"[^\"]*\"|'[^']*')((?:\s*\.\s*[A-Za-z0-9_\-]+)*)\s*=")
@@ -33,9 +34,8 @@ def positions(text: str) -> dict[Path, int]:
     return found
 
 
-def line_of(text: str, path: Path) -> int | None:
-    """The line of a field, or of the innermost table that would hold it."""
-    known = positions(text)
+def line_of(known: Mapping[Path, int], path: Path) -> int | None:
+    """The line of a field, or of the innermost table that would hold it, by its `positions`."""
     while path:
         if path in known:
             return known[path]

@@ -1,8 +1,5 @@
 """From a spec to the things it declares."""
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +11,16 @@ import numpy as np
 from jaxtyping import PyTree
 
 from .. import datasets, losses, networks
-from .._trees import tree_size
 from ..flows import Flow
 from ..objective import Objective
 from ..optimizers import GradientDescent, HeavyBall, Nesterov, NesterovConstant, Optimizer
+from ._consistency import Sections
 from ._errors import FieldError
+from ._memory_needed import MemoryNeeded
+from ._misfits import DataShape, misfits, mistakes_in, needed_by
+from ._network import make_network
 from .declare import Declaration
-from .spec import Section, Spec
+from .spec import Spec
 
 
 @dataclass(frozen=True)
@@ -52,62 +52,48 @@ class Plan:
     params: PyTree
     flows: list[PlannedFlow]
     runs: list[PlannedRun]
+    memory: MemoryNeeded
 
 
 def build(declaration: Declaration) -> Plan:
     """Load the data, draw the network, and lay out the common clock.
 
     **Raises:** ValueError when the spec asks for float64 while JAX's 64-bit mode is off; SpecError,
-    with the line, when data are not there or data, network and loss do not fit.
+    with their lines, for all mistakes that the data show: they are not there, or data, network,
+    loss and the machine's memory do not fit.
     """
-    try:
-        return _build(declaration.spec, declaration.folder)
-    except FieldError as error:
-        raise declaration.mistake(error) from error
-
-
-def _build(spec: Spec, folder: Path) -> Plan:
+    spec, folder = declaration.spec, declaration.folder
     dtype = jnp.dtype(spec.study.dtype)
     if dtype == jnp.float64 and not jax.config.read("jax_enable_x64"):
         raise ValueError(
             "study.dtype: float64 needs JAX's 64-bit mode:"
             ' `jax.config.update("jax_enable_x64", True)` before anything else.'
         )
+    sections = Sections.of(spec)
+    if errors := misfits(sections, folder):
+        raise declaration.mistakes(errors)
     data_key, network_key = jr.split(jr.key(spec.study.seed))
-    with _mistakes_in("data", spec.data):
-        dataset = _dataset(spec.data, folder, data_key)
-    if spec.loss.kind == "squared_error":
-        dataset = dataset.one_hot()
-    elif dataset.classes is None:
-        raise FieldError(("loss", "kind"), "cross_entropy needs data with class labels.")
-    with _mistakes_in("network", spec.network):
-        params = _network(spec.network, dataset, network_key)
-    inputs, targets, params = jax.tree.map(
-        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x,
-        (dataset.inputs, dataset.targets, params),
-    )
-    loss = getattr(losses, spec.loss.kind)
-    objective = Objective(networks.apply, loss, inputs, targets, params=params)
-    wanted = spec.curvature.largest + spec.curvature.smallest
-    if spec.curvature.measure and wanted > tree_size(params):
-        raise FieldError(
-            ("curvature",),
-            f"{wanted} eigenvalues of a Hessian of {tree_size(params)} parameters.",
-        )
-    flows, runs = lay_out(spec)
-    return Plan(spec, dataset, objective, params, flows, runs)
-
-
-@contextmanager
-def _mistakes_in(name: str, section: Section) -> Iterator[None]:
-    """Give what the library refuses its place in the study: "samples: ..." is `data.samples`."""
     try:
-        yield
-    except (ValueError, TypeError, OSError) as error:
-        named = re.match(r"([a-z_]+): (.*)", str(error), re.DOTALL)
-        if named and named[1] in type(section).model_fields:
-            raise FieldError((name, named[1]), named[2]) from error
-        raise FieldError((name,), str(error)) from error
+        with mistakes_in("data", spec.data):
+            dataset = _dataset(spec.data, folder, data_key)
+        shape = DataShape.of(dataset)
+        if errors := misfits(sections, folder, shape):
+            raise declaration.mistakes(errors)
+        if spec.loss.kind == "squared_error":
+            dataset = dataset.one_hot()
+        with mistakes_in("network", spec.network):
+            params = make_network(spec.network, shape.sample, shape.outputs, network_key)
+        inputs, targets, params = jax.tree.map(
+            lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x,
+            (dataset.inputs, dataset.targets, params),
+        )
+        loss = getattr(losses, spec.loss.kind)
+        with mistakes_in("data", spec.data):
+            objective = Objective(networks.apply, loss, inputs, targets, params=params)
+    except FieldError as error:
+        raise declaration.mistakes([error]) from error
+    flows, runs = lay_out(spec)
+    return Plan(spec, dataset, objective, params, flows, runs, needed_by(sections, shape))
 
 
 def lay_out(spec: Spec) -> tuple[list[PlannedFlow], list[PlannedRun]]:
@@ -186,32 +172,6 @@ def _dataset(section: Any, folder: Path, key: Any) -> datasets.Dataset:
                 key=key,
             )
     return data.standardised() if getattr(section, "standardise", False) else data
-
-
-def _network(section: Any, dataset: datasets.Dataset, key: Any) -> PyTree:
-    features = int(np.prod(dataset.inputs.shape[1:]))
-    if section.kind == "fully_connected":
-        return networks.fully_connected(
-            [features, *section.widths, dataset.outputs],
-            activation=section.activation,
-            bias=section.bias,
-            init=section.init,
-            key=key,
-        )
-    side = round(features**0.5)
-    if side**2 != features:
-        raise ValueError(
-            f"kind: {section.kind} needs square images, but samples have {features} numbers."
-        )
-    build_network = getattr(networks, section.kind)
-    return build_network(
-        side=side,
-        outputs=dataset.outputs,
-        channels=section.channels,
-        widths=section.widths,
-        activation=section.activation,
-        key=key,
-    )
 
 
 def _optimizer(section: Any) -> Optimizer:

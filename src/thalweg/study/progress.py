@@ -18,6 +18,10 @@ class Stage(Protocol):
 class Progress(Protocol):
     """Something that is told about stages."""
 
+    def say(self, text: str) -> None:
+        """One line about the whole."""
+        ...
+
     def stage(self, title: str, total: int) -> AbstractContextManager[Stage]:
         """A stage that will go through `total` saved times."""
         ...
@@ -29,6 +33,9 @@ class Silent:
     class _Stage:
         def at(self, done: int) -> None:
             pass
+
+    def say(self, text: str) -> None:
+        pass
 
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Stage]:
@@ -42,6 +49,9 @@ class Lines:
     def __init__(self, out: TextIO | None = None, seconds_between: float = 10.0):
         self._out = out or sys.stderr
         self._between = seconds_between
+
+    def say(self, text: str) -> None:
+        print(text, file=self._out, flush=True)
 
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Stage]:
@@ -79,6 +89,11 @@ class _LineStage:
 
 class Bars:
     """Bars with rate and time left, for a terminal."""
+
+    def say(self, text: str) -> None:
+        from rich.console import Console
+
+        Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Stage]:

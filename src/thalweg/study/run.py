@@ -86,6 +86,7 @@ def planned_bytes(plan: Plan) -> int:
 
 
 def _carry_out(plan: Plan, store: Store, progress: Progress) -> Path:
+    progress.say(plan.memory.told(planned_bytes(plan)))
     for position, flow in enumerate(plan.flows):
         path = f"flows/{flow.name}"
         run = Integration(

@@ -3,22 +3,26 @@
 Every section is a class below, every key one of its fields; `declare` reads files.
 """
 
-import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ._errors import FieldError
+from ._consistency import Sections, inconsistencies
+from ._errors import FieldErrors
 
 _NAME = r"^[A-Za-z0-9_\-]+$"
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+# What is counted one by one; JAX does it with 32 bits where 64 are off.
+Counted = Annotated[int, Field(ge=1, lt=2**31)]
+# Layers: every one of them is a program for the compiler.
+Widths = Annotated[list[Count], Field(max_length=1000)]
 Name = Annotated[str, Field(pattern=_NAME)]
 ActivationName = Literal["linear", "relu", "leaky_relu", "tanh", "softplus", "erf", "gelu"]
 
-# Smallest relative tolerances that the dtypes can give; see `integrate`.
-_FLOOR = {"float64": 2.3e-15, "float32": 1.2e-6}
-_FLOW_NAME = re.compile(r"(gradient|heavy_ball|nesterov)_flow(_\d+)?")
+
+# Rows up to which a kernel is diagonalised without being asked to.
+_ROWS = 3000
 
 
 class Section(BaseModel):
@@ -81,7 +85,7 @@ class FullyConnectedNetwork(Section):
     """`kind = "fully_connected"`: hidden widths, activation, biases, initialisation."""
 
     kind: Literal["fully_connected"]
-    widths: list[Count] = Field(default=[32])
+    widths: Widths = Field(default=[32])
     activation: ActivationName = "tanh"
     bias: bool = True
     init: Literal["xavier", "lecun", "he", "near_zero", "tangent_kernel", "uniform_fan_in"] = (
@@ -94,8 +98,8 @@ class ConvolutionalNetwork(Section):
 
     kind: Literal["convolutional_strided", "convolutional_pooled"]
     activation: ActivationName = "relu"
-    channels: list[Count] = Field(default=[6, 16])
-    widths: list[Count] = Field(default=[120, 84])
+    channels: Widths = Field(default=[6, 16])
+    widths: Widths = Field(default=[120, 84])
 
 
 class LossSection(Section):
@@ -111,7 +115,7 @@ class FlowSection(Section):
     saves: Annotated[int, Field(ge=1, le=100_000)] = 40
     rtol: Positive | None = None
     atol: Positive | None = None
-    max_steps: Count = 1_000_000
+    max_steps: Counted = 1_000_000
 
 
 class GradientDescentRun(Section):
@@ -156,7 +160,7 @@ class CurvatureSection(Section):
     largest: Annotated[int, Field(ge=1, le=50)] = 1
     smallest: Annotated[int, Field(ge=1, le=50)] = 1
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-4
-    max_products: Count = 1000
+    max_products: Counted = 1000
 
 
 class ClosenessSection(Section):
@@ -172,6 +176,14 @@ class KernelSection(Section):
     predict: bool = True
     outputs: Literal["all", "each", "mean"] | None = None
     drift_samples: Count = 32
+
+    def kind(self, samples: int, outputs: int) -> Literal["all", "each", "mean"] | None:
+        """Which kernel is used: as asked for, else the largest that is quickly diagonalised."""
+        if not self.predict or self.outputs is not None:
+            return self.outputs if self.predict else None
+        if samples * outputs <= _ROWS:
+            return "all"
+        return "mean" if samples <= _ROWS else None
 
 
 DataSection = Annotated[
@@ -200,44 +212,9 @@ class Spec(Section):
     kernel: KernelSection = KernelSection()
 
     @model_validator(mode="after")
-    def _names_differ(self) -> "Spec":
-        names = self.run_names()
-        for i, name in enumerate(names):
-            if _FLOW_NAME.fullmatch(name):
-                # Curvature is stored by name, for flows and optimizers side by side.
-                raise FieldError(("optimizers", i, "name"), f"{name!r} is the name of a flow")
-            if name in names[:i]:
-                raise FieldError(
-                    ("optimizers", i), f"a second optimizer is called {name!r}; give `name`s"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _tolerance_is_possible(self) -> "Spec":
-        floor = _FLOOR[self.study.dtype]
-        if self.flow.rtol is not None and self.flow.rtol < floor:
-            raise FieldError(
-                ("flow", "rtol"),
-                f"{self.flow.rtol:g} is finer than {self.study.dtype} can give (at least"
-                f" {floor:g})",
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _steps_fit_the_horizon(self) -> "Spec":
-        for i, run in enumerate(self.optimizers):
-            steps = self.flow.t1 / time_per_step(run)
-            if steps < 2:
-                raise FieldError(
-                    ("optimizers", i, "step_size"),
-                    f"{run.step_size:g} makes a step of {time_per_step(run):g} of time, so that"
-                    f" fewer than 2 steps fit into t1 = {self.flow.t1:g}",
-                )
-            if steps > 1e9:
-                raise FieldError(
-                    ("optimizers", i, "step_size"),
-                    f"{run.step_size:g} takes {steps:.2g} steps to reach t1 = {self.flow.t1:g}",
-                )
+    def _consistent(self) -> "Spec":
+        if errors := inconsistencies(Sections.of(self)):
+            raise FieldErrors(errors)
         return self
 
     @property
@@ -248,8 +225,3 @@ class Spec(Section):
     def run_names(self) -> list[str]:
         """The optimizers' names: those given, else their kinds."""
         return [run.name or run.kind for run in self.optimizers]
-
-
-def time_per_step(run: Any) -> float:
-    """Flow time of one step: the step size of gradient descent, its root with momentum."""
-    return run.step_size if run.kind == "gradient_descent" else run.step_size**0.5

@@ -156,6 +156,9 @@ class _Within:
     def __init__(self, progress: Progress, study: str):
         self._progress, self._study = progress, study
 
+    def say(self, text: str) -> None:
+        self._progress.say(f"{self._study}, {text}")
+
     def stage(self, title: str, total: int) -> AbstractContextManager[Stage]:
         return self._progress.stage(f"{self._study}, {title}", total)
 
