@@ -69,7 +69,8 @@ def check_positive_integers(numbers: Iterable[Any], field: str) -> None:
 
 
 def _is_positive_integer(number: Any) -> bool:
-    return isinstance(number, int | np.integer) and not isinstance(number, bool) and number >= 1
+    whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
+    return whole and bool(number >= 1)
 
 
 def _check_length(number: int | np.integer, field: str) -> None:

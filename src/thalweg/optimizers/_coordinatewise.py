@@ -39,7 +39,8 @@ class Responses(NamedTuple):
     def of(self, modes: slice) -> "Responses":
         """Those of some modes in a row."""
         growth = None if self.growth is None else self.growth[modes]
-        return Responses(*(part[:, modes] for part in self[:-1]), growth)
+        faded, pulled, learned, drifted = (part[:, modes] for part in self[:-1])
+        return Responses(faded, pulled, learned, drifted, growth)
 
 
 class Coordinatewise(Optimizer):
