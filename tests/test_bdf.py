@@ -41,7 +41,9 @@ def test_tails_like_a_power_of_time(name):
     times = 10.0 ** np.arange(0, 13, 2)
     reference = np.array([exact(start, t) for t in times])
     for rtol in (1e-5, 1e-7):
-        flow = tw.integrate(FLOW, objective, jnp.array([start, 1.0]), save_at=times, rtol=rtol)
+        flow = tw.integrate(
+            FLOW, objective, jnp.array([start, 1.0]), save_at=times, rtol=rtol, solver=BDF
+        )
         assert flow.status.kind == "completed", flow.status.message
         truth = np.stack([reference, np.exp(-2 * times)], axis=1)
         true = np.linalg.norm(np.asarray(flow.params) - truth, axis=1)
@@ -166,6 +168,13 @@ def test_a_wall_that_was_not_foreseen():
     exact = 3 + np.log(1 / 99) / 300
     assert flow.status.kind == "completed"
     assert abs(flow.params[-1, 0] - exact) <= max(flow.error[-1], 1e-5)
+
+
+def test_momentum_is_refused():
+    """With a velocity the Jacobian is not symmetric."""
+    objective, params = small_objective()
+    with pytest.raises(TypeError, match="solver: BDF needs a symmetric Jacobian"):
+        tw.integrate(tw.HeavyBallFlow(1.0), objective, params, t1=1.0, solver=BDF)
 
 
 def test_shifted_systems():

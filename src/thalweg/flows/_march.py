@@ -177,12 +177,11 @@ def log_growth(
     if isinstance(solver, StabilisedSolver):
         reach = state.h * solver.spectral_radius(solver_state)
     noise = _NOISE * (1 + reach) * jnp.finfo(after.dtype).eps * tree_norm(state.y)
+    usable = (before > 0) & jnp.isfinite(after / before) & (state.h * after > noise)
     if isinstance(solver, PacedSolver):
-        noise = noise + solver.noise(solver_state)
-    noise = noise / state.h
-    ratio = (after - noise) / (before + noise)
-    usable = (before > 0) & jnp.isfinite(ratio)
-    return jnp.log(jnp.where(usable, jnp.maximum(ratio, 1), 1))
+        noise = (noise + solver.noise(solver_state)) / state.h
+        before, after = before + noise, after - noise
+    return jnp.log(jnp.where(usable, jnp.maximum(after / before, 1), 1))
 
 
 def _stopped(march: March, state: MarchState) -> Bool[Array, ""]:
@@ -279,8 +278,7 @@ def _to(march, objective, state, target, budget):
         def kept(new, old):
             return jnp.where(keep, new, old)
 
-        # A step that is too long for stability fails, now and then.
-        amiss = march.unsuited(state, state.h, dense_info, solver_state) | ~keep
+        amiss = march.unsuited(state, state.h, dense_info, solver_state)
         cost = attempt_evaluations(solver, state.solver_state, solver_state)
         after = after_rejection(solver, state.solver_state, solver_state)
         new = MarchState(
