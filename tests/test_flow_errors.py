@@ -4,6 +4,7 @@ import diffrax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.integrate import solve_ivp
 
 import thalweg as tw
 from tests.problems import landscape, quadratic, small_objective
@@ -96,6 +97,40 @@ def test_a_loss_without_a_floor():
     assert "grows without bound" in flow.status.message
     assert flow.stats.steps + flow.stats.rejected < 2_000
     assert np.all(np.isfinite(flow.params))
+
+
+def test_a_slow_flow_has_not_diverged():
+    """Steps that overflow, since they would take more stages than are allowed, are made shorter."""
+    objective = landscape(lambda p: p[0] ** 4 / 4 + p[1] ** 2)
+    flow = tw.integrate(tw.GradientFlow(), objective, jnp.ones(2), t1=1.2e7, rtol=1e-3)
+    assert flow.status.kind == "completed", flow.status.message
+    assert abs(flow.params[-1, 0] - (1 + 2.4e7) ** -0.5) <= flow.error[-1]
+
+
+def test_errors_along_curved_valleys():
+    """The solution and its companion cross; the lag between them does not heal."""
+    objective = landscape(lambda p: jnp.sum(100 * (p[1:] - p[:-1] ** 2) ** 2 + (1 - p[:-1]) ** 2))
+
+    def field(t, p):
+        bend = p[1:] - p[:-1] ** 2
+        gradient = np.zeros_like(p)
+        gradient[:-1] = -400 * p[:-1] * bend - 2 * (1 - p[:-1])
+        gradient[1:] += 200 * bend
+        return -gradient
+
+    times = np.linspace(0, 10, 11)
+    covered = []
+    for seed in range(6):
+        start = np.random.default_rng(seed).uniform(-2, 2, 5)
+        exact = solve_ivp(
+            field, (0, 10), start, method="DOP853", t_eval=times, rtol=1e-12, atol=1e-14
+        )
+        flow = tw.integrate(
+            tw.GradientFlow(), objective, jnp.asarray(start), save_at=times, rtol=1e-7
+        )
+        true = np.linalg.norm(np.asarray(flow.params) - exact.y.T, axis=1)
+        covered += list(true[1:] <= flow.error[1:])
+    assert np.mean(covered) >= 0.9
 
 
 def test_a_loss_that_stops_being_a_number():

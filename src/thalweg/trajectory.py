@@ -121,7 +121,8 @@ class Trajectory(eqx.Module):
     - `params`: the parameters' PyTree, each leaf with a leading axis of saved times.
     - `observables`: name -> array with a leading axis of saved times; "loss" is always there.
     - `error`: shape `(saves,)`, the estimated Euclidean distance, over all parameters, to the exact
-      flow; `None` for an optimizer, whose iterates are what they are up to round-off.
+      flow; `None` for an optimizer, whose iterates are what they are up to round-off. An estimate,
+      not a bound: features of the landscape that are narrower than a step may go unseen.
     - `steps`: shape `(saves,)`, step numbers of an optimizer; `None` for a flow.
     - `status`, `stats`, `dynamics`, `objective`, `initial`: how it ended, what it cost, what was
       followed, on which landscape, and from which parameters.

@@ -43,7 +43,8 @@ def integrate(
     - `solver`: any diffrax solver with an embedded error estimate. `None` lets the flow decide: for
         a gradient flow a classical pair and, along stiff stretches, a stabilised method (`rtol`
         from 5e-3 up: RKC2 alone; from 1e-4: Bosh3 and RKC2; from 1.5e-5: Tsit5 and RKC2; from 5e-6:
-        Tsit5 and RKC4; below: Dopri8 and RKC4); for a network with kinks, AveragedMidpoint.
+        Tsit5 and RKC4; below: Dopri8 and RKC4); for a network with kinks, AveragedMidpoint. For
+        gradient flows over many decades of time, `tw.solvers.BDF()`.
     - `error`: in place of tolerances, the global error to aim at: a Euclidean distance over all
         parameters, at every saved time. The flow is integrated again with tighter tolerances until
         the error reported is no larger; what earlier attempts cost is among `error_gradients`.
@@ -54,7 +55,9 @@ def integrate(
     **Returns:** a `Trajectory` whose `error` is, at every saved time, the estimated Euclidean
     distance to the exact flow: 1.25 times the distance to a second solution at four times the
     tolerances (eight where a method of order two is used, and over kinks), which exceeds the
-    error if the second solution's error is at least 1.8 times it.
+    error if the second solution's error is at least 1.8 times it; for a smooth gradient flow, at
+    least what the largest lag between the two so far amounts to. Features of the landscape that
+    are narrower than a step may be missed by both.
     A flow that ends early (status "diverged" or "stopped") has the point it reached as last row.
     The status "uncontrolled" says that the error reported is larger than was asked for, or more
     than half the distance that the flow went.
