@@ -29,7 +29,7 @@ TAILS = {
     "1 / (1 + x^2)": (lambda x: 1 / (1 + x**2), 0.1, lorentz),
     "exp(-x)": (lambda x: jnp.exp(-x), 0.1, lambda x, t: np.log(np.exp(x) + t)),
     "x^4": (lambda x: x**4 / 4, 1.0, lambda x, t: (x**-2 + 2 * t) ** -0.5),
-    "x^3": (lambda x: x**3 / 3, 1.0, lambda x, t: 1 / (1 / x + t)),
+    "x^6": (lambda x: x**6 / 6, 1.0, lambda x, t: (x**-4 + 4 * t) ** -0.25),
 }
 
 
@@ -48,7 +48,7 @@ def test_tails_like_a_power_of_time(name):
         truth = np.stack([reference, np.exp(-2 * times)], axis=1)
         true = np.linalg.norm(np.asarray(flow.params) - truth, axis=1)
         assert np.all(true <= 2 * flow.error), (rtol, true / flow.error)
-        assert np.all(flow.error <= 0.05 * np.abs(reference) + rtol / 100)
+        assert np.all(flow.error <= 0.05 * np.abs(reference) + rtol)
         assert flow.stats.gradients < 2500
         assert flow.stats.rejected < 0.15 * flow.stats.steps + 10
 
