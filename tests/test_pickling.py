@@ -180,7 +180,7 @@ def test_certificates_and_laws(run):
     """Made by hand, since it takes long to compile what makes them."""
     times, params = np.asarray(run.times), run.params
     grounds = (tw.closeness.Hypothesis("the network is smooth", "assumed"),)
-    certificate = tw.Certificate(0.1, 0.05, 0.2, 2.0, grounds, times, times, times, 30)
+    certificate = tw.Certificate(0.1, 0.05, 0.2, 0.15, 2.0, grounds, times, times, times, 30)
     of_run = tw.RunCertificate(
         0.1, times, grounds, times, times, 0.3, params, gradients=30, objective=run.objective
     )
