@@ -317,7 +317,6 @@ def test_half_precision(dtype):
         objective.check,
         lambda p: tw.descend(tw.GradientDescent(0.1), objective, p, 1),
         lambda p: tw.integrate(tw.GradientFlow(), objective, p, t1=1.0),
-        lambda p: tw.extreme_eigenvalues(objective, p),
     ):
         with pytest.raises(TypeError, match=refused):
             way(params)

@@ -72,9 +72,8 @@ def tree_random(key: PRNGKeyArray, like: PyTree[Array]) -> PyTree[Array]:
 def check_params(params: PyTree[Array], field: str = "params") -> None:
     """Refuse anything that is not a non-empty PyTree of finite floating-point arrays.
 
-    **Raises:** TypeError for a leaf that is not a real floating-point array, or one with fewer
-    digits than float32; ValueError for a PyTree without numbers, or with NaN or infinity, naming
-    the leaf.
+    **Raises:** TypeError for a leaf that is not a real floating-point array; ValueError for a
+    PyTree without numbers, or with NaN or infinity, naming the leaf.
     """
     leaves = jax.tree_util.tree_leaves_with_path(params)
     if not leaves or tree_size(params) == 0:
@@ -88,9 +87,17 @@ def check_params(params: PyTree[Array], field: str = "params") -> None:
                 " trained out of the parameters (with Equinox:"
                 " `params, static = eqx.partition(model, eqx.is_inexact_array)`)."
             )
-        check_precision(leaf.dtype, name)
         if not isinstance(leaf, Tracer) and not np.isfinite(np.asarray(leaf)).all():
             raise ValueError(f"{name}: contains NaN or infinity.")
+
+
+def check_digits(params: PyTree[Array]) -> None:
+    """Refuse parameters with too few digits to be followed, naming the leaf.
+
+    **Raises:** TypeError.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        check_precision(leaf.dtype, "params" + jax.tree_util.keystr(path))
 
 
 def tree_strong(tree: PyTree[Array]) -> PyTree[Array]:

@@ -16,7 +16,7 @@ from ._independence import FEWEST, check_independent, check_independent_on_trial
 from ._kinks import has_kinks, kink_pattern, mean_over_segment, unread_operations
 from ._pickling import state_by_name
 from ._roughness import ROUGHNESS_COST, is_rough
-from ._trees import check_params
+from ._trees import check_digits, check_params
 from .losses import Loss
 
 
@@ -263,6 +263,7 @@ class Objective(eqx.Module):
         the other samples in the batch (unless `whole_batch`), and shapes that do not agree.
         """
         check_params(params)
+        check_digits(params)
         first = self.predictions(params)
         if not hasattr(first, "shape") or not hasattr(first, "dtype"):
             raise TypeError(f"predict: expected one array, got {type(first).__name__}.")
