@@ -127,8 +127,8 @@ def test_every_evaluation_is_counted():
     jax.effects_barrier()
     felt = flow.stats.gradients + flow.stats.error_gradients
     assert flow.status.kind == "completed"
-    # What looks for kinks is not in the flow's price unless it is there to be found.
-    assert abs(len(calls) - felt) <= 140
+    # Looking for kinks takes a gradient at the start that its price of 66 leaves out.
+    assert abs(len(calls) - felt) <= 1
     assert felt > 150
 
 

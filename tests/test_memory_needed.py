@@ -59,8 +59,11 @@ certify = false
 predict = false
 """
 )
-# Many pixels, of which the copies count while they are made.
+# Many pixels, of which the copies count while they are made; a wide network, of which the states
+# of the flow and its companion do.
 MANY = STUDY.replace('"digits"\nsamples = 20', '"idx"\nfolder = "images"')
+WIDE = STUDY.replace("[3]", "[800, 800]").replace("saves = 4", "saves = 1")
+WIDE = WIDE.replace("t1 = 1.0", "t1 = 0.002").replace("0.05", "0.001").replace("1e-5", "1e-6")
 
 
 def write_black_images(folder, count, side):
@@ -73,12 +76,13 @@ def write_black_images(folder, count, side):
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
-def test_the_estimate_is_near_what_a_process_takes(tmp_path):
+@pytest.mark.parametrize(("until", "text"), [("data", MANY), ("flow", WIDE)])
+def test_the_estimate_is_near_what_a_process_takes(until, text, tmp_path):
     """Within a factor of two, for a study that needs much more than a small one."""
     write_black_images(tmp_path / "images", 50_000, 40)
-    write_spec(tmp_path, MANY)
+    write_spec(tmp_path, text)
     done = subprocess.run(
-        [sys.executable, "-c", MEASURED, str(tmp_path), "data"],
+        [sys.executable, "-c", MEASURED, str(tmp_path), until],
         capture_output=True,
         text=True,
         check=False,

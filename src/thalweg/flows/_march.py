@@ -18,7 +18,8 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._trees import tree_all_finite, tree_dtype, tree_norm, tree_strong
 from ..objective import Objective
-from ..solvers import GROWING_ERROR, AveragedMidpoint, PacedSolver, StabilisedSolver
+from ..solvers import AveragedMidpoint, PacedSolver, StabilisedSolver
+from ..solvers._counted import GROWING_ERROR
 from ._base import Flow
 from ._cost import after_rejection, attempt_evaluations, initial_evaluations
 

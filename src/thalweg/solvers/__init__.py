@@ -2,14 +2,13 @@
 
 from ._averaged_midpoint import AveragedMidpoint, no_average
 from ._bdf import BDF
-from ._counted import GROWING_ERROR, CountedSolver, PacedSolver
+from ._counted import CountedSolver, PacedSolver
 from ._rkc2 import RKC2
 from ._rkc4 import RKC4
 from ._stabilised import StabilisedSolver, StabilisedState
 
 __all__ = [
     "BDF",
-    "GROWING_ERROR",
     "RKC2",
     "RKC4",
     "AveragedMidpoint",

@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._trees import tree_axpy, tree_dtype, tree_norm, tree_scale, tree_size, tree_sub
 from ._counted import GROWING_ERROR, PacedSolver
+from ._past_points import BDFInterpolation, combined, slope_weights, value_weights
 from ._radius import SpectralRadius
 from ._shifted_solve import shifted_solve
 
@@ -41,25 +42,6 @@ _NONLINEAR, _CLEARLY = 0.3, 0.1
 _LINEARISATIONS, _LONGEST_TRUST = 4, 16
 # Steps for which products are exact after the matrix was found not to be positive.
 _DISTRUST = 20
-
-
-class BDFInterpolation(diffrax.AbstractLocalInterpolation):
-    """The polynomial, in logarithmic time, through a step's end and the points before it."""
-
-    t0: Float[Array, ""]  # pyright: ignore[reportIncompatibleVariableOverride]
-    t1: Float[Array, ""]  # pyright: ignore[reportIncompatibleVariableOverride]
-    past: PyTree[Float[Array, "points ..."]]
-    ago: Float[Array, "points"]
-    order: Int[Array, ""]
-    rate: Float[Array, ""]
-
-    def evaluate(self, t0, t1=None, left=True):
-        del left
-        if t1 is not None:
-            return tree_sub(self.evaluate(t1), self.evaluate(t0))
-        place = jnp.log1p((t0 - self.t1) / self.rate)
-        used = jnp.arange(_POINTS) <= self.order
-        return combined(self.past, value_weights(-self.ago - place, used))
 
 
 class BDFState(eqx.Module):
@@ -86,7 +68,6 @@ class BDFState(eqx.Module):
     trust: Int[Array, ""]
     trusted: Int[Array, ""]
     distrust: Int[Array, ""]
-    definite: Bool[Array, ""]
     error: Float[Array, ""]
     factor: Float[Array, ""]
     left: Float[Array, ""]
@@ -172,7 +153,6 @@ class BDF(PacedSolver):
             trust=none,
             trusted=one,
             distrust=none,
-            definite=jnp.asarray(True),
             error=zero,
             factor=zero + 1,
             left=zero,
@@ -268,10 +248,11 @@ class BDF(PacedSolver):
         same = share[order] * tree_norm(u) / tolerance
         may_rise = (order < _HIGHEST) & (old.count >= order + 2) & ~old.artificial
         higher = jnp.where(may_rise, error(jnp.minimum(order + 1, _HIGHEST)), jnp.inf)
+        # Where the field stops being finite, nothing is learned about the matrix.
+        indefinite = ~definite & jnp.isfinite(same)
         same = jnp.where(solved & jnp.isfinite(same), same, jnp.inf)
         factor, next_order, since = self._next(order, (higher, same, lower), old.since + 1)
-        definite = definite | ~jnp.isfinite(same)
-        distrust = jnp.where(solved | definite, jnp.maximum(old.distrust - 1, 0), _DISTRUST)
+        distrust = jnp.where(indefinite, _DISTRUST, jnp.maximum(old.distrust - 1, 0))
         clearly = wrong <= _CLEARLY * _NONLINEAR
         trusted = jnp.where(clearly, jnp.minimum(2 * old.trusted, _LONGEST_TRUST), 1)
         count = jnp.where(old.artificial, 2, jnp.minimum(old.count + 1, _POINTS))
@@ -289,7 +270,6 @@ class BDF(PacedSolver):
             trust=jnp.where(check, trusted, old.trust - 1),
             trusted=jnp.where(check, trusted, old.trusted),
             distrust=distrust,
-            definite=solved,
             error=same,
             factor=factor,
             left=left,
@@ -370,40 +350,3 @@ class BDF(PacedSolver):
         dtype = tree_dtype(y)
         both = self.atol * jnp.sqrt(tree_size(y)) + self.rtol * tree_norm(y)
         return jnp.asarray(both, dtype)
-
-
-def combined(
-    points: PyTree[Float[Array, "points ..."]],
-    weights: Float[Array, "points"],
-    around: PyTree[Array] | None = None,
-) -> PyTree[Array]:
-    """The points, each times its weight, added up.
-
-    With weights whose sum is one; counted `around` the first point, with weights whose sum does not
-    matter. Differences from the first point keep what is rounded off small.
-    """
-
-    def leaf(p):
-        total = jnp.tensordot(weights[1:].astype(p.dtype), p[1:] - p[0], axes=1)
-        return total if around is not None else p[0] + total
-
-    return jax.tree.map(leaf, points)
-
-
-def value_weights(
-    places: Float[Array, "points"], used: Bool[Array, "points"]
-) -> Float[Array, "points"]:
-    """Weights with which the polynomial through the `used` points has its value at zero."""
-    pair = used[:, None] & used[None, :] & ~jnp.eye(len(places), dtype=bool)
-    apart = jnp.where(pair, places[None, :] - places[:, None], 1)
-    return jnp.where(used, jnp.prod(jnp.where(pair, places[None, :] / apart, 1), axis=1), 0)
-
-
-def slope_weights(
-    places: Float[Array, "points"], used: Bool[Array, "points"]
-) -> Float[Array, "points"]:
-    """Weights of the slope, at zero, of the polynomial through zero and the `used` points.
-
-    The weight of the point at zero is minus their sum.
-    """
-    return jnp.where(used, value_weights(places, used) / jnp.where(used, places, 1), 0)

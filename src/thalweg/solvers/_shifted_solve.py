@@ -12,12 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._trees import tree_axpy, tree_dot, tree_dtype, tree_norm, tree_sub
+from .._trees import tree_axpy, tree_dot, tree_dtype, tree_norm, tree_scale, tree_sub
 
 _MOST_ITERATIONS = 1000
-# Below this length of the shift over the spectral radius, in units of the relative error of a
-# difference quotient, quotients would drown the shift.
-_QUOTIENTS_TRUSTED = 1.0
 # Gradient-equivalents of a Jacobian-vector product.
 _EXACT_PRICE = 2
 
@@ -63,14 +60,15 @@ def shifted_solve(
     dtype = tree_dtype(y)
     eps = jnp.finfo(dtype).eps
     length = jnp.sqrt(eps) * size
-    exact = exact | (shift < _QUOTIENTS_TRUSTED * jnp.sqrt(eps) * radius)
+    # What a difference quotient errs by, relatively.
+    exact = exact | (shift < jnp.sqrt(eps) * radius)
     differentiable = _has_forward_derivative(field, y)
     exact = exact & differentiable
 
     def product(d, norm):
         def by_quotient():
             step = length / norm
-            return tree_axpy(1 / step, tree_sub(field(tree_axpy(step, d, y)), f), _zeros(d))
+            return tree_scale(1 / step, tree_sub(field(tree_axpy(step, d, y)), f))
 
         def by_derivative():
             return jax.jvp(field, (y,), (d,))[1]

@@ -32,7 +32,7 @@ _GRADIENT, _PRODUCT = 2.0, 4.5
 # order (positions and velocities), with kinks for one order, and from `_LARGE` parameters on.
 _FIRST, _SECOND, _KINKED, _LEAN, _LARGE = 54, 72, 12, 4, 2_000_000
 # Copies of such a state while a step is made and the state is written down.
-_STATES = 7
+_STATES = 4
 # Vectors of an optimizer.
 _DESCENT = 8
 # Copies of saved rows: while two trajectories are compared, while one is looked at, and while a
