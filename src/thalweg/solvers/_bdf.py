@@ -52,7 +52,8 @@ class BDFState(eqx.Module):
     order or the step changed. `radius`: the largest curvature that was met lately. `trust`: steps
     until the linearisation is looked at again, and `trusted` how many there were last time.
     `distrust`: steps for which products stay exact. `error`: of the last step, over the tolerance.
-    `factor`: what the step is to be multiplied with. `left`: what the linear solve left of x.
+    `factor`: what the step is to be multiplied with. `left`: how far each point may be from where its
+    equation has it. `noise`: what that amounts to in the distance that the speed goes in a step.
     """
 
     past: PyTree[Float[Array, "points ..."]]
@@ -70,7 +71,8 @@ class BDFState(eqx.Module):
     distrust: Int[Array, ""]
     error: Float[Array, ""]
     factor: Float[Array, ""]
-    left: Float[Array, ""]
+    left: Float[Array, "points"]
+    noise: Float[Array, ""]
     evaluations: Int[Array, ""]
 
 
@@ -155,7 +157,8 @@ class BDF(PacedSolver):
             distrust=none,
             error=zero,
             factor=zero + 1,
-            left=zero,
+            left=jnp.zeros_like(ago),
+            noise=zero,
             evaluations=1 + spent,
         )
 
@@ -256,6 +259,9 @@ class BDF(PacedSolver):
         clearly = wrong <= _CLEARLY * _NONLINEAR
         trusted = jnp.where(clearly, jnp.minimum(2 * old.trusted, _LONGEST_TRUST), 1)
         count = jnp.where(old.artificial, 2, jnp.minimum(old.count + 1, _POINTS))
+        # The speed at the step's end is a sum over the points, with weights of both signs.
+        lefts = jnp.concatenate([left[None], old.left[:-1]])
+        noise = stride * (leading * left + jnp.sum(jnp.abs(slopes) * old.left))
         state = BDFState(
             past=jax.tree.map(lambda p, y: jnp.concatenate([y[None], p[:-1]]), old.past, y1),
             ago=jnp.concatenate([jnp.zeros_like(stride)[None], (old.ago + stride)[:-1]]),
@@ -272,7 +278,8 @@ class BDF(PacedSolver):
             distrust=distrust,
             error=same,
             factor=factor,
-            left=left,
+            left=lefts,
+            noise=noise,
             evaluations=old.evaluations + spent,
         )
         scaled = share[order]
@@ -311,7 +318,7 @@ class BDF(PacedSolver):
         return keep, h * jnp.minimum(factor, slower).astype(h.dtype)
 
     def noise(self, state):
-        return 4 * state.left
+        return state.noise
 
     def evaluations(self, state):
         return state.evaluations
