@@ -29,6 +29,8 @@ class Flow(eqx.Module):
     name: ClassVar[str]
     # Whether the Jacobian's spectrum is real, as stabilised explicit methods want it.
     real_spectrum: ClassVar[bool]
+    # Whether the Jacobian is symmetric, as conjugate gradients want it.
+    symmetric: ClassVar[bool] = False
 
     @abc.abstractmethod
     def initial_state(self, params: PyTree) -> PyTree:

@@ -14,6 +14,7 @@ class GradientFlow(Flow):
 
     name: ClassVar[str] = "gradient flow"
     real_spectrum: ClassVar[bool] = True
+    symmetric: ClassVar[bool] = True
 
     def initial_state(self, params):
         return params

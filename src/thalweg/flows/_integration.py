@@ -22,6 +22,7 @@ from .._trees import (
     tree_sub,
 )
 from ..objective import Objective
+from ..solvers import BDF
 from ..trajectory import Snapshot, Stats, Status
 from ._base import Flow
 from ._choice import check_solver, choose_method
@@ -32,8 +33,8 @@ from ._method import MethodState
 
 # The companion solution, whose distance to the solution is the error estimate, has tolerances so
 # much cruder: three to four times the error, at no more than the solution's price. With methods of
-# order two, and over kinks, errors fall more slowly than tolerances.
-_COMPANION, _COMPANION_OF_ORDER_TWO = 4.0, 8.0
+# order two, of an order that varies, and over kinks, errors fall more slowly than tolerances.
+_COMPANION, _COMPANION_OF_ORDER_TWO, _COMPANION_OF_BDF = 4.0, 8.0, 5.0
 # What the distance is multiplied with, lest it fall short where the two errors partly cancel.
 _SAFETY = 1.25
 # Where tolerances do not decide (at the start, near a saddle) its steps are longer all the same.
@@ -129,6 +130,8 @@ class Integration:
         self._solution = method(1.0, 1.0)
         order_two = self.kinks.exist or self._solution.order <= 2
         cruder = _COMPANION_OF_ORDER_TWO if order_two else _COMPANION
+        if isinstance(self._solution.solver, BDF):
+            cruder = _COMPANION_OF_BDF
         self._companion = method(cruder, _STRIDE)
         self._aside = _ASIDE * _eps(params) if aside is None else aside * self.rtol
         if self._companion.frugal:
@@ -175,6 +178,7 @@ class Integration:
         steps = self._solution.accepted(solution)
         error += 4 * size * _eps(params) * float(np.sqrt(steps + 1))
         error += self._solution.early_error(self.params, solution, t)
+        error += self._solution.unseen_error(solution)
         if self.kinks.exist and t > 0:
             # Where sliding begins, a single step errs by up to its tolerance, and two solutions may
             # do so alike.
@@ -278,7 +282,7 @@ class Integration:
         return float(_farthest(self.dynamics, marches, ends, places, longest))
 
     def _stats(self, solution: Any, companion: Any) -> Stats:
-        known = all(cost_is_known(s) for s in self._solution.solvers)
+        known = cost_is_known(self._solution.solver)
         return Stats(
             gradients=self._solution.evaluations(solution) + self.kinks.gradients if known else -1,
             # With a gradient for its start.
@@ -287,7 +291,7 @@ class Integration:
             else -1,
             steps=self._solution.accepted(solution),
             rejected=self._solution.rejected(solution),
-            solver=self._solution.solver_names(solution),
+            solver=type(self._solution.solver).__name__,
         )
 
 

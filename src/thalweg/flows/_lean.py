@@ -9,7 +9,6 @@ for interpolation. The price, gradients, is the same.
 
 from typing import Any
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -59,11 +58,6 @@ class LeanMethod(eqx.Module):
     longest: float
     eagerness: float
     solver: RKC2 = RKC2()
-
-    @property
-    def solvers(self) -> list[diffrax.AbstractSolver]:
-        """The one method."""
-        return [self.solver]
 
     @property
     def order(self) -> int:
@@ -150,6 +144,10 @@ class LeanMethod(eqx.Module):
             return 0.0
         return self.atol * float(np.sqrt(tree_size(params))) + self.rtol * float(tree_norm(state.y))
 
+    def unseen_error(self, state: LeanState) -> float:
+        """Nothing that is not added already."""
+        return 0.0
+
     def evaluations(self, state: LeanState) -> int:
         """Evaluations of the vector field so far."""
         return int(state.evaluations)
@@ -165,10 +163,6 @@ class LeanMethod(eqx.Module):
     def attempts(self, state: LeanState) -> int:
         """Attempted steps so far."""
         return self.accepted(state) + self.rejected(state)
-
-    def solver_names(self, state: LeanState) -> str:
-        """The solver's name."""
-        return type(self.solver).__name__
 
     def _first_step(self, speed: float, size: float, radius: float) -> float:
         """A step along which the solution moves by a hundredth of its size, or relaxes."""

@@ -2,11 +2,10 @@
 
 The loop drives diffrax's solvers, controllers and interpolants through their interfaces. It exists
 beside `diffrax.diffeqsolve` because a flow needs what that loop keeps to itself: the exact price of
-every attempt, rejected ones included; a state that can be stored between two saved times and taken
-up again with the same bits; and a way out when the method no longer suits the problem.
+every attempt, rejected ones included, and a state that can be stored between two saved times and
+taken up again with the same bits.
 """
 
-from collections.abc import Callable
 from math import factorial
 from typing import Any
 
@@ -48,7 +47,6 @@ class MarchState(eqx.Module):
     evaluations: Int[Array, ""]
     steps: Int[Array, ""]
     rejected: Int[Array, ""]
-    unsuited: Int[Array, ""]
     stalled: Bool[Array, ""]
 
     @property
@@ -70,21 +68,11 @@ def overgrown(y: PyTree[Array]) -> Bool[Array, ""]:
     return ~(tree_norm(y) < jnp.finfo(tree_dtype(y)).max ** 0.3)
 
 
-def never_unsuited(
-    state: MarchState, h: Float[Array, ""], dense_info: PyTree, solver_state: PyTree
-) -> Bool[Array, ""]:
-    """For a solver that was asked for: it stays."""
-    return jnp.asarray(False)
-
-
 class March(eqx.Module):
     """A flow, a solver and the tolerances: everything a march needs except where it stands.
 
     No step is longer than `longest`. Where tolerances do not decide, at the start and on the way
     out of a saddle, steps are `eagerness` times what they would be.
-    `unsuited(state, h, dense_info, solver_state)` says whether an attempted step of length `h` was
-    one that another method would have made better; the march comes to rest when `patience` more of
-    its attempts were of that kind than were not.
     """
 
     flow: Flow
@@ -94,8 +82,6 @@ class March(eqx.Module):
     t_end: Float[Array, ""]
     longest: Float[Array, ""]
     eagerness: Float[Array, ""] | float = 1.0
-    unsuited: Callable[..., Bool[Array, ""]] = eqx.field(static=True, default=never_unsuited)
-    patience: Int[Array, ""] | int = 8
 
     @property
     def controller(self) -> diffrax.PIDController:
@@ -154,7 +140,7 @@ class March(eqx.Module):
         return _start(self, objective, t, y, h)
 
     def to(self, objective: Objective, state: MarchState, target: Any, budget: Any) -> MarchState:
-        """Step until `target` is passed, `budget` steps were attempted, or something is amiss."""
+        """Step until `target` is passed, `budget` steps were attempted, or it stalls."""
         # As arrays, lest every new number be compiled anew.
         target = jnp.asarray(target, state.t.dtype)
         return _to(self, objective, state, target, jnp.asarray(budget))
@@ -179,14 +165,7 @@ def log_growth(
         reach = state.h * solver.spectral_radius(solver_state)
     noise = _NOISE * (1 + reach) * jnp.finfo(after.dtype).eps * tree_norm(state.y)
     usable = (before > 0) & jnp.isfinite(after / before) & (state.h * after > noise)
-    if isinstance(solver, PacedSolver):
-        noise = (noise + solver.noise(solver_state)) / state.h
-        before, after = before + noise, after - noise
     return jnp.log(jnp.where(usable, jnp.maximum(after / before, 1), 1))
-
-
-def _stopped(march: March, state: MarchState) -> Bool[Array, ""]:
-    return state.stalled | (state.unsuited >= march.patience)
 
 
 @eqx.filter_jit
@@ -228,7 +207,6 @@ def _start(march, objective, t, y, h):
         evaluations=jnp.asarray(cost),
         steps=none,
         rejected=none,
-        unsuited=none,
         stalled=jnp.asarray(False),
     )
     return tree_strong(state)
@@ -241,7 +219,7 @@ def _to(march, objective, state, target, budget):
 
     def unfinished(carry):
         state, left = carry
-        return (state.t < target) & (left > 0) & ~_stopped(march, state)
+        return (state.t < target) & (left > 0) & ~state.stalled
 
     def attempt(carry):
         state, left = carry
@@ -250,12 +228,12 @@ def _to(march, objective, state, target, budget):
             march.term(state.t), zero, state.h, state.y, objective, state.solver_state, no_jump
         )
         usable = (result == diffrax.RESULTS.successful) & tree_all_finite(y)
-        growth = log_growth(solver, state, dense_info, solver_state)
         if isinstance(solver, PacedSolver):
-            good, length = solver.paced(solver_state, state.h, growth / march.eagerness)
+            good, length = solver.paced(solver_state, state.h, march.eagerness)
             keep, length = good & usable, jnp.where(usable, length, 0.3 * state.h)
             controller_state = state.controller_state
         else:
+            growth = log_growth(solver, state, dense_info, solver_state)
             error = march.with_growth(error, growth, state, y, order)
             error = jax.tree.map(lambda e: jnp.where(usable & ~jnp.isnan(e), e, jnp.inf), error)
             # An end that is not finite is no scale to measure errors with.
@@ -279,7 +257,6 @@ def _to(march, objective, state, target, budget):
         def kept(new, old):
             return jnp.where(keep, new, old)
 
-        amiss = march.unsuited(state, state.h, dense_info, solver_state)
         cost = attempt_evaluations(solver, state.solver_state, solver_state)
         after = after_rejection(solver, state.solver_state, solver_state)
         new = MarchState(
@@ -294,7 +271,6 @@ def _to(march, objective, state, target, budget):
             evaluations=state.evaluations + cost,
             steps=state.steps + keep,
             rejected=state.rejected + ~keep,
-            unsuited=jnp.maximum(state.unsuited + jnp.where(amiss, 1, -1), 0),
             # A step that is NaN is none.
             stalled=at_edge | (~(h > smallest) & ~at_end) | (keep & overgrown(y)),
         )

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._trees import tree_axpy, tree_dtype, tree_norm, tree_scale, tree_size, tree_sub
+from .._trees import tree_axpy, tree_dot, tree_dtype, tree_norm, tree_scale, tree_size, tree_sub
 from ._counted import GROWING_ERROR, PacedSolver
 from ._past_points import BDFInterpolation, combined, slope_weights, value_weights
 from ._radius import SpectralRadius
@@ -34,12 +34,18 @@ _WORTHWHILE, _NEEDED = 1.15, 0.95
 _PATIENCE = 3
 # The error of a linear solve, as a part of the tolerance.
 _SOLVE = 0.35
+# The same where the speed grows, as a part of the way that is made in a step.
+_GROWING = 1e-3
 # A correction longer than so many times what is accepted is not computed to its end.
 _HOPELESS = 20.0
 # The equations of a step are nonlinear. What one linearisation leaves may be this part of the
 # tolerance; it is looked at again after 1, 2, 4, ... steps as long as it is that much smaller.
 _NONLINEAR, _CLEARLY = 0.3, 0.1
 _LINEARISATIONS, _LONGEST_TRUST = 4, 16
+# A step's tolerance is at least so many roundings of the parameters.
+_ROUNDINGS = 4
+# What rounding makes of the field, in the parameters' resolution times the steepness.
+_NOISE = 16
 # Steps for which products are exact after the matrix was found not to be positive.
 _DISTRUST = 20
 
@@ -52,8 +58,8 @@ class BDFState(eqx.Module):
     order or the step changed. `radius`: the largest curvature that was met lately. `trust`: steps
     until the linearisation is looked at again, and `trusted` how many there were last time.
     `distrust`: steps for which products stay exact. `error`: of the last step, over the tolerance.
-    `factor`: what the step is to be multiplied with. `left`: how far each point may be from where its
-    equation has it. `noise`: what that amounts to in the distance that the speed goes in a step.
+    `factor`: what the step is to be multiplied with. `field`: the vector field at the last point;
+    `growth`: the logarithm of the factor by which the last step made it grow.
     """
 
     past: PyTree[Float[Array, "points ..."]]
@@ -71,8 +77,8 @@ class BDFState(eqx.Module):
     distrust: Int[Array, ""]
     error: Float[Array, ""]
     factor: Float[Array, ""]
-    left: Float[Array, "points"]
-    noise: Float[Array, ""]
+    field: PyTree[Array]
+    growth: Float[Array, ""]
     evaluations: Int[Array, ""]
 
 
@@ -157,15 +163,15 @@ class BDF(PacedSolver):
             distrust=none,
             error=zero,
             factor=zero + 1,
-            left=jnp.zeros_like(ago),
-            noise=zero,
+            field=f,
+            growth=zero,
             evaluations=1 + spent,
         )
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         del made_jump
         old = solver_state
-        h = t1 - t0
+        h, eps = t1 - t0, jnp.finfo(tree_dtype(y0)).eps
         rate = old.rate + h
         stride = jnp.log1p(h / old.rate)
         places = -(stride + old.ago)
@@ -182,7 +188,6 @@ class BDF(PacedSolver):
         slope = tree_axpy(leading, tree_sub(guess, y0), combined(old.past, slopes, around=y0))
         tolerance = self._tolerance(y0)
         share = stride / -places  # of a correction, what counts as the error at each degree
-        enough = _SOLVE * tolerance
         hopeless = _HOPELESS * tolerance / share[order]
         size = jnp.maximum(tree_norm(guess), jnp.maximum(tree_norm(y0), tolerance))
         check = old.trust <= 0
@@ -197,12 +202,12 @@ class BDF(PacedSolver):
             return f, tree_axpy(-1 / rate, pull, f)
 
         def unfinished(carry):
-            *_, wrong, definite, _, count, _, _ = carry
+            *_, wrong, definite, _, count, _ = carry
             again = check & (wrong > _NONLINEAR) & (count < _LINEARISATIONS)
             return (count == 0) | (again & definite)
 
         def linearised(carry):
-            u, f, r, _, definite, radius, count, spent, _ = carry
+            u, f, r, _, definite, radius, count, spent = carry
             solved = shifted_solve(
                 field,
                 jax.tree.map(jnp.add, guess, u),
@@ -221,7 +226,10 @@ class BDF(PacedSolver):
                 f, r = left_over(u)
                 return f, r, tree_norm(tree_sub(r, solved.residual)) / (shift * tolerance)
 
-            f, r, wrong = jax.lax.cond(check, looked, lambda: (f, r, jnp.zeros_like(shift)))
+            # To first order, the field at the end is that of the equation and what is left of it.
+            f, r, wrong = jax.lax.cond(
+                check, looked, lambda: (f, solved.residual, jnp.zeros_like(shift))
+            )
             return (
                 u,
                 f,
@@ -231,14 +239,18 @@ class BDF(PacedSolver):
                 jnp.maximum(radius, solved.radius),
                 count + 1,
                 spent + solved.evaluations + jnp.where(check, 1, 0),
-                solved.error,
             )
 
         still = jax.tree.map(jnp.zeros_like, y0)
         f, r = left_over(still)
+        # What grows is followed below the tolerance as well: it may decide where the flow leads.
+        enough = _SOLVE * tolerance
+        relative = jnp.maximum(_GROWING * tree_norm(f) / shift, _ROUNDINGS * eps * size)
+        grows = _log_growth(y0, old.field, guess, f, old.radius + shift) > 0
+        enough = jnp.where(grows, jnp.minimum(enough, relative), enough)
         zero = jnp.zeros_like(shift)
-        begin = (still, f, r, zero, jnp.asarray(True), zero, jnp.asarray(0), jnp.asarray(1), zero)
-        u, _, _, wrong, definite, radius, _, spent, left = jax.lax.while_loop(
+        begin = (still, f, r, zero, jnp.asarray(True), zero, jnp.asarray(0), jnp.asarray(1))
+        u, _, r, wrong, definite, radius, _, spent = jax.lax.while_loop(
             unfinished, linearised, begin
         )
         y1 = jax.tree.map(jnp.add, guess, u)
@@ -259,9 +271,8 @@ class BDF(PacedSolver):
         clearly = wrong <= _CLEARLY * _NONLINEAR
         trusted = jnp.where(clearly, jnp.minimum(2 * old.trusted, _LONGEST_TRUST), 1)
         count = jnp.where(old.artificial, 2, jnp.minimum(old.count + 1, _POINTS))
-        # The speed at the step's end is a sum over the points, with weights of both signs.
-        lefts = jnp.concatenate([left[None], old.left[:-1]])
-        noise = stride * (leading * left + jnp.sum(jnp.abs(slopes) * old.left))
+        end_field = tree_axpy(1 / rate, tree_axpy(leading, u, slope), r)
+        growth = _log_growth(y0, old.field, y1, end_field, jnp.maximum(old.radius, radius) + shift)
         state = BDFState(
             past=jax.tree.map(lambda p, y: jnp.concatenate([y[None], p[:-1]]), old.past, y1),
             ago=jnp.concatenate([jnp.zeros_like(stride)[None], (old.ago + stride)[:-1]]),
@@ -278,8 +289,8 @@ class BDF(PacedSolver):
             distrust=distrust,
             error=same,
             factor=factor,
-            left=lefts,
-            noise=noise,
+            field=end_field,
+            growth=growth,
             evaluations=old.evaluations + spent,
         )
         scaled = share[order]
@@ -306,19 +317,16 @@ class BDF(PacedSolver):
         # The artificial point before the start stands a first step away.
         return state.rate * jnp.expm1(state.ago[1])
 
-    def paced(self, state, h, growth):
+    def paced(self, state, h, eagerness):
         order = state.used
         most = (GROWING_ERROR * (order + 1)) ** (1 / (order + 1))
-        growth = growth / most
+        growth = state.growth / (eagerness * most)
         keep = (state.error <= 1) & (growth <= 1)
         shorter = _AFTER_FAILURE * jnp.maximum(state.error, 1e-12) ** (-1 / (order + 1))
         shorter = jnp.clip(shorter, _SMALLEST_FACTOR, 1)
         slower = 0.9 / jnp.maximum(growth, 0.45)
         factor = jnp.where(keep, state.factor, jnp.minimum(shorter, jnp.maximum(slower, 0.1)))
         return keep, h * jnp.minimum(factor, slower).astype(h.dtype)
-
-    def noise(self, state):
-        return state.noise
 
     def evaluations(self, state):
         return state.evaluations
@@ -355,5 +363,20 @@ class BDF(PacedSolver):
 
     def _tolerance(self, y):
         dtype = tree_dtype(y)
-        both = self.atol * jnp.sqrt(tree_size(y)) + self.rtol * tree_norm(y)
+        rtol = jnp.maximum(self.rtol, _ROUNDINGS * jnp.finfo(dtype).eps)
+        both = self.atol * jnp.sqrt(tree_size(y)) + rtol * tree_norm(y)
         return jnp.asarray(both, dtype)
+
+
+def _log_growth(y0, f0, y1, f1, steepness):
+    """The logarithm of the factor by which the field grows between two points, at least 0.
+
+    Without negative curvature between them `(f1 - f0) . (y1 - y0)` is not positive, and what grows
+    is the error of the solution; `steepness` times the parameters' rounding is the field's.
+    """
+    way = tree_sub(y1, y0)
+    rounding = _NOISE * jnp.finfo(tree_dtype(y0)).eps * steepness * tree_norm(y1)
+    unstable = tree_dot(tree_sub(f1, f0), way) > rounding * tree_norm(way)
+    before, after = tree_norm(f0), tree_norm(f1)
+    ratio = jnp.where(unstable & (before > 0), after / jnp.where(before > 0, before, 1), 1)
+    return jnp.log(jnp.clip(ratio, 1, jnp.finfo(ratio.dtype).max)).astype(steepness.dtype)

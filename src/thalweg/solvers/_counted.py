@@ -39,14 +39,10 @@ class PacedSolver(CountedSolver):
 
     @abc.abstractmethod
     def paced(
-        self, state: Any, h: Float[Array, ""], growth: Float[Array, ""]
+        self, state: Any, h: Float[Array, ""], eagerness: Any
     ) -> tuple[Bool[Array, ""], Float[Array, ""]]:
         """Whether the step of length `h` that led to `state` is good, and how long the next is.
 
-        `growth` is the logarithm of the factor by which the step makes the speed grow. It limits
-        the step so that exponential growth is followed with a relative error of `GROWING_ERROR`.
+        Steps are limited so that exponential growth is followed with a relative error of
+        `GROWING_ERROR`; `eagerness` is by how much they may exceed that.
         """
-
-    @abc.abstractmethod
-    def noise(self, state: Any) -> Float[Array, ""]:
-        """How far the last step's end may be off for other reasons than its length."""
