@@ -27,7 +27,9 @@ def test_nan_part_of_the_way(solver):
     assert flow.status.time == pytest.approx(0.5, abs=1e-3)
     before = np.sum(times < flow.status.time)
     np.testing.assert_allclose(flow.times[:before], times[:before])
-    np.testing.assert_allclose(flow.params[:, 0], 1 - np.asarray(flow.times), atol=1e-9)
+    true = np.abs(flow.params[:, 0] - (1 - np.asarray(flow.times)))
+    assert np.all(true < 1e-5)
+    assert np.all(true <= flow.error + 1e-9)
     assert np.all(np.isfinite(flow.error[: before - 1]))
 
 
@@ -76,7 +78,7 @@ def test_a_spectral_radius_that_is_wrong_by_a_hundred(solver, factor):
                 for name in ("solution", "companion"):
 
                     def radius(s, name=name):
-                        return getattr(s, name).marches[0].solver_state.radius
+                        return getattr(s, name).march.solver_state.radius
 
                     wrong = eqx.tree_at(
                         lambda r: (r.value, r.patience, r.age),
@@ -117,6 +119,6 @@ def test_a_speed_that_becomes_infinite():
     times = np.linspace(0, 2, 17)
     flow = tw.integrate(tw.GradientFlow(), objective, jnp.ones(1), save_at=times)
     assert flow.status.kind == "diverged"
-    assert flow.status.time == pytest.approx(0.5, abs=1e-6)
+    assert flow.status.time == pytest.approx(0.5, abs=3e-6)
     assert flow.stats.steps + flow.stats.rejected < 1_000
     np.testing.assert_allclose(flow.params[:4, 0], np.sqrt(1 - 2 * times[:4]), atol=1e-5)

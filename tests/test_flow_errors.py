@@ -69,12 +69,13 @@ def test_rest_at_a_minimum_costs_nothing(rtol):
 
 
 @pytest.mark.parametrize("rtol", [1e-3, 1e-4, 5e-5, 1e-6])
-def test_stiffness_is_noticed(rtol):
+def test_stiffness_costs_little(rtol):
     objective = quadratic(np.diag([1.0, 1e4]))
     flow = tw.integrate(tw.GradientFlow(), objective, jnp.ones(2), t1=10.0, rtol=rtol)
-    assert "RKC" in flow.stats.solver
-    assert flow.stats.gradients < 12_000
-    assert flow.stats.steps < 300
+    assert flow.stats.gradients < 1_000
+    assert flow.stats.steps < 400
+    exact = np.exp([-10.0, -1e5])
+    assert np.linalg.norm(flow.params[-1] - exact) <= flow.error[-1]
 
 
 @pytest.mark.parametrize("rtol", [1e-6, 1e-8])
@@ -95,7 +96,7 @@ def test_a_loss_without_a_floor():
     flow = tw.integrate(tw.GradientFlow(), objective, jnp.ones(1), t1=710.0, max_steps=10_000)
     assert flow.status.kind == "diverged"
     assert "grows without bound" in flow.status.message
-    assert flow.stats.steps + flow.stats.rejected < 2_000
+    assert flow.stats.steps + flow.stats.rejected < 4_000
     assert np.all(np.isfinite(flow.params))
 
 

@@ -141,16 +141,8 @@ def stiff_objective():
     return problems.quadratic(hessian), basis, start
 
 
-@pytest.mark.parametrize(
-    ("rtol", "pair", "solver"),
-    [
-        (1e-4, "Bosh3", "RKC2"),
-        (2e-5, "Tsit5", "RKC2"),
-        (1e-5, "Tsit5", "RKC4"),
-        (1e-7, "Dopri8", "RKC4"),
-    ],
-)
-def test_the_solver_follows_the_stiffness(rtol, pair, solver):
+@pytest.mark.parametrize("rtol", [1e-4, 1e-5, 1e-7])
+def test_stiff_and_mild(rtol):
     objective, basis, start = stiff_objective()
     stiff = tw.integrate(tw.GradientFlow(), objective, jnp.asarray(start), t1=200.0, rtol=rtol)
     explicit = tw.integrate(
@@ -161,12 +153,16 @@ def test_the_solver_follows_the_stiffness(rtol, pair, solver):
         rtol=rtol,
         solver=diffrax.Tsit5(),
     )
-    assert stiff.stats.solver == f"{pair}, {solver}"
     assert stiff.stats.gradients < explicit.stats.gradients / 10
     exact = quadratic.on_modes(basis, start, np.exp(-np.geomspace(1e-3, 300, 12) * 200.0))
     assert np.linalg.norm(stiff.params[-1] - exact) < 100 * rtol
-    mild = tw.integrate(tw.GradientFlow(), objective, jnp.asarray(start), t1=0.01, rtol=rtol)
-    assert mild.stats.solver == pair
+    mild, pair = (
+        tw.integrate(
+            tw.GradientFlow(), objective, jnp.asarray(start), t1=0.01, rtol=rtol, solver=solver
+        )
+        for solver in (None, diffrax.Dopri8())
+    )
+    assert mild.stats.gradients < 2 * pair.stats.gradients + 20
 
 
 @pytest.mark.parametrize("solver", [None, diffrax.Tsit5(), diffrax.Dopri8(), diffrax.Bosh3()])

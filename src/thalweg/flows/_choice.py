@@ -27,8 +27,6 @@ _CRUDE_OSCILLATIONS = 3e-4
 _CRUDE = 1.5e-5
 # The steps' tolerances, as parts of the ones given: errors of many steps add up in different ways.
 _BDF_SHARE, _RKC2_SHARE, _RKC4_SHARE = 0.05, 1.0, 10.0
-# Of a step of BDF: with a cruder one it may jump from one valley into another.
-_BDF_CRUDEST = 2e-3
 
 
 def choose_method(
@@ -67,13 +65,15 @@ def choose_method(
             allowed = jnp.asarray(round(stride * candidate.max_stages))
             candidate = eqx.tree_at(lambda s: s.max_stages, candidate, allowed)
         if isinstance(candidate, BDF):
-            candidate = BDF(own_rtol, own_atol)
+            candidate = BDF(
+                own_rtol, own_atol, jnp.asarray(candidate.largest * rtol / accuracy, dtype)
+            )
         return March(flow, candidate, own_rtol, own_atol, end, longest_step, eagerness)
 
     if isinstance(solver, BDF) and not flow.symmetric:
         raise TypeError(f"solver: BDF needs a symmetric Jacobian, which {flow.name} has not.")
     if isinstance(solver, BDF) or (solver is None and flow.symmetric and not kinks.exist):
-        return Method(march(BDF(), min(_BDF_SHARE, _BDF_CRUDEST / accuracy)))
+        return Method(march(BDF(), _BDF_SHARE))
     if solver is not None:
         return Method(march(with_tolerances(solver, rtol, atol)))
     if kinks.exist:

@@ -103,15 +103,16 @@ class Method(eqx.Module):
         return float(_scale(params, self.march)) * (t / begin) ** 6
 
     def unseen_error(self, state: MethodState) -> float:
-        """What the distance of two solutions may hide: errors of steps, as if they were independent.
+        """What the distance of two solutions may hide: errors of steps, taken as independent.
 
         With an order that varies, the errors of two solutions are not in proportion to their
         tolerances, and now and then about the same.
         """
         if not isinstance(self.solver, BDF):
             return 0.0
-        steps = float(state.march.steps)
-        return _UNSEEN * steps**0.5 * float(_scale(state.march.y, self.march))
+        now = state.march
+        tolerance = self.solver.tolerance(now.solver_state.scale, now.y)
+        return _UNSEEN * float(now.steps) ** 0.5 * float(tolerance)
 
     def evaluations(self, state: MethodState) -> int:
         """What was spent so far, in evaluations of the vector field."""

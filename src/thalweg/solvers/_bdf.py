@@ -55,11 +55,12 @@ class BDFState(eqx.Module):
 
     `past`: the last points, the latest first; `ago`: how long ago they were, in logarithmic time;
     `count`: how many of them there are. `rate`: time per logarithmic time. `since`: steps since the
-    order or the step changed. `radius`: the largest curvature that was met lately. `trust`: steps
-    until the linearisation is looked at again, and `trusted` how many there were last time.
-    `distrust`: steps for which products stay exact. `error`: of the last step, over the tolerance.
-    `factor`: what the step is to be multiplied with. `field`: the vector field at the last point;
-    `growth`: the logarithm of the factor by which the last step made it grow.
+    order or the step changed. `radius`: the largest curvature that was met lately. `scale`: the
+    norm of the parameters at the start, or the way to where their slope vanishes if that is longer.
+    `trust`: steps until the linearisation is looked at again, and `trusted` how many there were
+    last time. `distrust`: steps for which products stay exact. `error`: of the last step, over the
+    tolerance. `factor`: what the step is to be multiplied with. `field`: the vector field at the
+    last point; `growth`: the logarithm of the factor by which the last step made it grow.
     """
 
     past: PyTree[Float[Array, "points ..."]]
@@ -72,6 +73,7 @@ class BDFState(eqx.Module):
     failures: Int[Array, ""]
     rate: Float[Array, ""]
     radius: Float[Array, ""]
+    scale: Float[Array, ""]
     trust: Int[Array, ""]
     trusted: Int[Array, ""]
     distrust: Int[Array, ""]
@@ -89,6 +91,8 @@ class BDF(PacedSolver):
 
     - `rtol`, `atol`: a step's error, as a Euclidean norm over all n parameters, may be
         `atol sqrt(n) + rtol |y|`. `tw.integrate` sets them.
+    - `largest`: a step's error is at most this part of the parameters' norm: with a cruder step
+        the solution may jump from one valley into another. `tw.integrate` sets it.
 
     The Jacobian must be symmetric. Each step makes one linear solve by conjugate gradients, whose
     products are difference quotients of the field.
@@ -106,6 +110,7 @@ class BDF(PacedSolver):
 
     rtol: float | Float[Array, ""] = 1e-6
     atol: float | Float[Array, ""] = 1e-8
+    largest: float | Float[Array, ""] = 2e-3
 
     term_structure: ClassVar = diffrax.AbstractTerm
     interpolation_cls: ClassVar[Callable[..., BDFInterpolation]] = BDFInterpolation
@@ -134,7 +139,9 @@ class BDF(PacedSolver):
         radius = known.value.astype(dtype)
         # A linear field at zero has no scale of its own.
         rate = 2 / jnp.where(radius > 0, radius, 1)
-        tolerance = self._tolerance(y0)
+        scale = jnp.where(radius > 0, speed / jnp.where(radius > 0, radius, 1), 0)
+        scale = jnp.maximum(scale, tree_norm(y0)).astype(dtype)
+        tolerance = self.tolerance(scale, y0)
         bend = jnp.where(radius * speed > 0, radius * speed, 1)
         first = jnp.sqrt(2 * tolerance / bend).astype(dtype)
         first = jnp.minimum(jnp.where(radius * speed > 0, first, rate), 0.1 * rate)
@@ -158,6 +165,7 @@ class BDF(PacedSolver):
             failures=none,
             rate=rate,
             radius=radius,
+            scale=scale,
             trust=none,
             trusted=one,
             distrust=none,
@@ -186,7 +194,7 @@ class BDF(PacedSolver):
         leading = -jnp.sum(slopes)
         shift = leading / rate
         slope = tree_axpy(leading, tree_sub(guess, y0), combined(old.past, slopes, around=y0))
-        tolerance = self._tolerance(y0)
+        tolerance = self.tolerance(old.scale, y0)
         share = stride / -places  # of a correction, what counts as the error at each degree
         hopeless = _HOPELESS * tolerance / share[order]
         size = jnp.maximum(tree_norm(guess), jnp.maximum(tree_norm(y0), tolerance))
@@ -284,6 +292,7 @@ class BDF(PacedSolver):
             failures=jnp.asarray(0),
             rate=rate,
             radius=jnp.where(radius > 0, jnp.maximum(radius, 0.9 * old.radius), old.radius),
+            scale=old.scale,
             trust=jnp.where(check, trusted, old.trust - 1),
             trusted=jnp.where(check, trusted, old.trusted),
             distrust=distrust,
@@ -361,11 +370,15 @@ class BDF(PacedSolver):
             learned,
         )
 
-    def _tolerance(self, y):
-        dtype = tree_dtype(y)
+    def tolerance(
+        self, scale: Float[Array, ""], y: PyTree[Float[Array, "..."]]
+    ) -> Float[Array, ""]:
+        """What a step to `y` may err by, in a flow that started on a scale of its own."""
+        dtype, size = tree_dtype(y), tree_norm(y)
         rtol = jnp.maximum(self.rtol, _ROUNDINGS * jnp.finfo(dtype).eps)
-        both = self.atol * jnp.sqrt(tree_size(y)) + rtol * tree_norm(y)
-        return jnp.asarray(both, dtype)
+        both = self.atol * jnp.sqrt(tree_size(y)) + rtol * size
+        most = jnp.where(scale > 0, self.largest * jnp.maximum(scale, size), both)
+        return jnp.asarray(jnp.minimum(both, most), dtype)
 
 
 def _log_growth(y0, f0, y1, f1, steepness):
