@@ -36,15 +36,14 @@ def integrate(
     - `objective`, `params`: the landscape and the starting point.
     - `t1`: the final time; defaults to the last of `save_at`.
     - `save_at`: times to save at, increasing, from 0 to `t1`; defaults to 0 and `t1`.
-    - `rtol`, `atol`: tolerances on the local error of a step, elementwise `atol + rtol |y|`, root
-        mean square. They steer the step size; what was reached is in `Trajectory.error`. Defaults:
+    - `rtol`, `atol`: tolerances, elementwise `atol + rtol |y|`, root mean square. They steer the
+        step size; what was reached is in `Trajectory.error`. Defaults:
         `rtol` 1e-6 (float32: 1.2e-5; a network with kinks such as ReLU: 1e-4), `atol` a hundredth
         of `rtol`.
     - `solver`: any diffrax solver with an embedded error estimate. `None` lets the flow decide: for
-        a gradient flow a classical pair and, along stiff stretches, a stabilised method (`rtol`
-        from 5e-3 up: RKC2 alone; from 1e-4: Bosh3 and RKC2; from 1.5e-5: Tsit5 and RKC2; from 5e-6:
-        Tsit5 and RKC4; below: Dopri8 and RKC4); for a network with kinks, AveragedMidpoint. For
-        gradient flows over many decades of time, `tw.solvers.BDF()`.
+        a gradient flow `solvers.BDF`, with two million parameters and more `solvers.RKC2`; for a
+        network with kinks `solvers.AveragedMidpoint`; for a flow with momentum Dopri8, with `rtol`
+        from 3e-4 up Tsit5.
     - `error`: in place of tolerances, the global error to aim at: a Euclidean distance over all
         parameters, at every saved time. The flow is integrated again with tighter tolerances until
         the error reported is no larger; what earlier attempts cost is among `error_gradients`.
@@ -54,7 +53,7 @@ def integrate(
 
     **Returns:** a `Trajectory` whose `error` is, at every saved time, the estimated Euclidean
     distance to the exact flow: 1.25 times the distance to a second solution at four times the
-    tolerances (eight where a method of order two is used, and over kinks), which exceeds the
+    tolerances (five with BDF; eight with a method of order two, and over kinks), which exceeds the
     error if the second solution's error is at least 1.8 times it; for a smooth gradient flow, at
     least what the largest lag between the two so far amounts to. Features of the landscape that
     are narrower than a step may be missed by both.

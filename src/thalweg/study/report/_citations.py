@@ -91,7 +91,28 @@ _DEFERRED = _work(
     journal="Mathematics of Computation 79(270), 761-783",
     year="2010",
 )
+_BACKWARD = _work(
+    "the solver BDF: backward differentiation of variable order",
+    "brayton1972new",
+    "article",
+    author="Brayton, R. K. and Gustavson, F. G. and Hachtel, G. D.",
+    title="A new efficient algorithm for solving differential-algebraic systems using implicit"
+    " backward differentiation formulas",
+    journal="Proceedings of the IEEE 60(1), 98-108",
+    year="1972",
+)
+_CONJUGATE = _work(
+    "the error of conjugate gradients, by which the solver BDF ends its linear solves",
+    "strakos2002error",
+    "article",
+    author="Strakos, Z. and Tichy, P.",
+    title="On error estimation in the conjugate gradient method and why it works in finite precision"
+    " computations",
+    journal="Electronic Transactions on Numerical Analysis 13, 56-80",
+    year="2002",
+)
 _BY_SOLVER = {
+    "BDF": (_BACKWARD, _CONJUGATE),
     "RKC2": (_CHEBYSHEV,),
     "RKC4": (_CHEBYSHEV, _DEFERRED),
     "AveragedMidpoint": (
