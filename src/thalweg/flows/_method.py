@@ -119,7 +119,8 @@ class Method(eqx.Module):
             return 0.0
         now = state.march
         tolerance = self.solver.tolerance(now.solver_state.scale, now.y)
-        return _UNSEEN * float(now.steps) ** 0.5 * float(tolerance)
+        alike = _UNSEEN * float(now.steps) ** 0.5 * float(tolerance)
+        return alike + float(now.solver_state.drift)
 
     def evaluations(self, state: MethodState) -> int:
         """What was spent so far, in evaluations of the vector field."""
