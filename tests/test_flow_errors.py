@@ -44,6 +44,31 @@ def test_two_solutions_that_cross():
     assert true.max() < flow.error.max()
 
 
+def test_an_oscillator_saved_where_it_returns():
+    """It went a long way, and is back where it began."""
+    flow = tw.integrate(
+        tw.HeavyBallFlow(0.0), quadratic(np.eye(1)), jnp.ones(1), t1=2 * np.pi, rtol=1e-6
+    )
+    assert flow.status.kind == "completed", flow.status.message
+    assert abs(flow.params[-1, 0] - 1) <= flow.error[-1] < 1e-4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_large_parameters_have_not_grown(dtype):
+    """A gradient flow that begins at 1e12, where squares do not overflow yet."""
+    objective = quadratic(np.eye(2))
+    objective = tw.Objective(
+        objective.predict, objective.loss, np.asarray(objective.inputs, dtype), np.zeros(2, dtype)
+    )
+    start = jnp.full(2, 1e12, dtype)
+    for flow in (tw.GradientFlow(), tw.HeavyBallFlow(1.0)):
+        run = tw.integrate(flow, objective, start, t1=3.0, rtol=1e-4)
+        exact = float(flow.response(1.0, 3.0)) * 1e12
+        assert run.status.kind == "completed", run.status.message
+        true = np.linalg.norm(np.asarray(run.params[-1], float) - exact)
+        assert true <= run.error[-1] < 1e-2 * 1e12
+
+
 def rosenbrock():
     return landscape(lambda p: 100 * (p[1] - p[0] ** 2) ** 2 + (1 - p[0]) ** 2)
 

@@ -168,6 +168,8 @@ class Integration:
         solution = self._solution.looked(solution, t)
         params = self.dynamics.params(here)
         size, moved = (float(x) for x in _sizes(params, self.params))
+        # An oscillation may be back where it began.
+        moved = max(moved, self._solution.farthest(solution))
         error = float("inf")
         if moved == 0:
             error = 0.0
@@ -241,12 +243,12 @@ class Integration:
         left = self._max_steps - method.attempts(state)
         # Saved times may lie close together, many within a step.
         if float(now.t) < goal and left > 0 and not bool(now.stalled):
-            state = method.to(self.objective, state, target, left)
+            state = method.to(self.objective, state, target, left, self.params)
             now = method.now(state)[1]
         if float(now.t) >= goal:
             return float(target), state, Status()
         reached = float(now.t)
-        if bool(now.stalled) and bool(overgrown(now.y)):
+        if bool(now.stalled) and bool(overgrown(self.dynamics.params(now.y), self.params)):
             status = Status(
                 "diverged", f"the solution grows without bound; left at t = {reached:.6g}.", reached
             )

@@ -20,7 +20,7 @@ from ..objective import Objective
 from ..solvers import RKC2
 from ..solvers._chebyshev import Recurrence, combined, stages_for
 from ._base import Flow
-from ._march import most_growth
+from ._march import most_growth, overgrown
 
 _FEWEST_ITERATIONS, _MOST_ITERATIONS = 3, 30
 # The spectral radius is looked at again after so many steps.
@@ -75,7 +75,14 @@ class LeanMethod(eqx.Module):
         none, no = np.asarray(0), np.asarray(False)
         return LeanState(params, zero, zero, zero, zero, none, none, none, no, zero)
 
-    def to(self, objective: Objective, state: LeanState, target: Any, budget: int) -> LeanState:
+    def to(
+        self,
+        objective: Objective,
+        state: LeanState,
+        target: Any,
+        budget: int,
+        origin: PyTree[Array],
+    ) -> LeanState:
         """Go on to `target`, at most `budget` steps."""
         y, t, h = state.y, float(state.t), float(state.h)
         radius, spent = float(state.radius), int(state.evaluations)
@@ -111,7 +118,7 @@ class LeanMethod(eqx.Module):
                 age += 1
                 # A step cut short by a saved time says little about the next one.
                 h = max(h, length * factor) if length < whole else length * factor
-                stalled = not float(tree_norm(y)) < float(jnp.finfo(tree_dtype(y)).max) ** 0.3
+                stalled = bool(overgrown(y, origin))
             else:
                 rejected, age, h = rejected + 1, _PATIENCE, length * factor
                 stalled = h <= 8 * eps * t or h == 0
@@ -151,6 +158,10 @@ class LeanMethod(eqx.Module):
     def evaluations(self, state: LeanState) -> int:
         """Evaluations of the vector field so far."""
         return int(state.evaluations)
+
+    def farthest(self, state: LeanState) -> float:
+        """Not known: a gradient flow does not return."""
+        return 0.0
 
     def accepted(self, state: LeanState) -> int:
         """Accepted steps so far."""

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._trees import tree_all_finite, tree_dtype, tree_norm, tree_strong
+from .._trees import tree_all_finite, tree_dtype, tree_norm, tree_strong, tree_sub
 from ..objective import Objective
 from ..solvers import AveragedMidpoint, PacedSolver, StabilisedSolver
 from ..solvers._counted import GROWING_ERROR
@@ -34,6 +34,7 @@ class MarchState(eqx.Module):
 
     Time is `t + t_rest`: what adding up many short steps rounds off is kept. A solver sees each
     step as one from 0 to `h`, since in float32 the difference of two late times has few digits.
+    `farthest` is the largest distance of the parameters from where they began.
     """
 
     t: Float[Array, ""]
@@ -47,6 +48,7 @@ class MarchState(eqx.Module):
     evaluations: Int[Array, ""]
     steps: Int[Array, ""]
     rejected: Int[Array, ""]
+    farthest: Float[Array, ""]
     stalled: Bool[Array, ""]
 
     @property
@@ -63,9 +65,11 @@ def most_growth(order: int) -> float:
     return min(1.0, (GROWING_ERROR * factorial(order + 1)) ** (1 / (order + 1)))
 
 
-def overgrown(y: PyTree[Array]) -> Bool[Array, ""]:
-    """Whether a point is so far out that it is on its way to infinity."""
-    return ~(tree_norm(y) < jnp.finfo(tree_dtype(y)).max ** 0.3)
+def overgrown(y: PyTree[Array], origin: PyTree[Array]) -> Bool[Array, ""]:
+    """Whether a point is so far out that it is on its way to infinity, for one that began here."""
+    largest = jnp.finfo(tree_dtype(y)).max
+    far = jnp.minimum(largest**0.3 * jnp.maximum(tree_norm(origin), 1), largest**0.45)
+    return ~(tree_norm(y) < far)
 
 
 class March(eqx.Module):
@@ -139,11 +143,16 @@ class March(eqx.Module):
         """Stand at `(t, y)`; with `h=None` the first step size is looked for (2 evaluations)."""
         return _start(self, objective, t, y, h)
 
-    def to(self, objective: Objective, state: MarchState, target: Any, budget: Any) -> MarchState:
-        """Step until `target` is passed, `budget` steps were attempted, or it stalls."""
+    def to(
+        self, objective: Objective, state: MarchState, target: Any, budget: Any, origin: PyTree
+    ) -> MarchState:
+        """Step until `target` is passed, `budget` steps were attempted, or it stalls.
+
+        `origin` are the parameters at time 0.
+        """
         # As arrays, lest every new number be compiled anew.
         target = jnp.asarray(target, state.t.dtype)
-        return _to(self, objective, state, target, jnp.asarray(budget))
+        return _to(self, objective, state, target, jnp.asarray(budget), origin)
 
     def at(self, state: MarchState, t: Float[Array, ""]) -> PyTree:
         """The solution at a time within the last step."""
@@ -207,13 +216,14 @@ def _start(march, objective, t, y, h):
         evaluations=jnp.asarray(cost),
         steps=none,
         rejected=none,
+        farthest=zero,
         stalled=jnp.asarray(False),
     )
     return tree_strong(state)
 
 
 @eqx.filter_jit
-def _to(march, objective, state, target, budget):
+def _to(march, objective, state, target, budget, origin):
     solver, controller = march.solver, march.controller
     order = solver.error_order(march.term(state.t))
 
@@ -257,6 +267,8 @@ def _to(march, objective, state, target, budget):
         def kept(new, old):
             return jnp.where(keep, new, old)
 
+        params = march.flow.params(y)
+        away = tree_norm(tree_sub(params, origin)).astype(state.farthest.dtype)
         cost = attempt_evaluations(solver, state.solver_state, solver_state)
         after = after_rejection(solver, state.solver_state, solver_state)
         new = MarchState(
@@ -271,8 +283,9 @@ def _to(march, objective, state, target, budget):
             evaluations=state.evaluations + cost,
             steps=state.steps + keep,
             rejected=state.rejected + ~keep,
+            farthest=jnp.where(keep, jnp.maximum(state.farthest, away), state.farthest),
             # A step that is NaN is none.
-            stalled=at_edge | (~(h > smallest) & ~at_end) | (keep & overgrown(y)),
+            stalled=at_edge | (~(h > smallest) & ~at_end) | (keep & overgrown(params, origin)),
         )
         return new, left - 1
 

@@ -66,7 +66,14 @@ class Method(eqx.Module):
         """The march and where it stands."""
         return self.march, state.march
 
-    def to(self, objective: Objective, state: MethodState, target: Any, budget: int) -> MethodState:
+    def to(
+        self,
+        objective: Objective,
+        state: MethodState,
+        target: Any,
+        budget: int,
+        origin: PyTree[Array],
+    ) -> MethodState:
         """Go on until `target` is passed, the march stalls, or `budget` more steps were tried.
 
         The budget is checked after every stretch on the device, so that it may be overrun by a
@@ -74,7 +81,7 @@ class Method(eqx.Module):
         """
         limit = self.attempts(state) + budget
         while True:
-            now = self.march.to(objective, state.march, target, min(budget, _STRETCH))
+            now = self.march.to(objective, state.march, target, min(budget, _STRETCH), origin)
             state = eqx.tree_at(lambda s: s.march, state, now)
             goal = now.t.dtype.type(target)
             if bool(now.t >= goal) or bool(now.stalled) or self.attempts(state) >= limit:
@@ -112,11 +119,16 @@ class Method(eqx.Module):
             return 0.0
         now = state.march
         tolerance = self.solver.tolerance(now.solver_state.scale, now.y)
-        return _UNSEEN * float(now.steps) ** 0.5 * float(tolerance)
+        alike = _UNSEEN * float(now.steps) ** 0.5 * float(tolerance)
+        return alike + float(now.solver_state.drift)
 
     def evaluations(self, state: MethodState) -> int:
         """What was spent so far, in evaluations of the vector field."""
         return ceil(evaluation_price(self.solver) * int(state.beside + state.march.evaluations))
+
+    def farthest(self, state: MethodState) -> float:
+        """The largest distance of the parameters from where they began."""
+        return float(state.march.farthest)
 
     def accepted(self, state: MethodState) -> int:
         """Accepted steps so far."""
