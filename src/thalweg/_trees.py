@@ -69,6 +69,24 @@ def tree_random(key: PRNGKeyArray, like: PyTree[Array]) -> PyTree[Array]:
     return tree_scale(1 / tree_norm(direction), direction)
 
 
+def tree_scattered(like: PyTree[Array]) -> PyTree[Array]:
+    """A fixed point on the unit sphere, in a direction that has nothing to do with anything.
+
+    An integer hash of the place (the last stage of MurmurHash3), which compiles faster than random
+    numbers that have to be good.
+    """
+    leaves, structure = jax.tree.flatten(like)
+    scattered = []
+    for k, x in enumerate(leaves):
+        h = (jnp.arange(x.size, dtype=jnp.uint32) + jnp.uint32(1)) * jnp.uint32(2654435761 + 2 * k)
+        for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+            h = (h ^ (h >> shift)) * jnp.uint32(factor)
+        h = (h ^ (h >> 16)).astype(jnp.result_type(x))
+        scattered.append((h / 2.0**32 - 0.5).reshape(x.shape))
+    direction = jax.tree.unflatten(structure, scattered)
+    return tree_scale(1 / tree_norm(direction), direction)
+
+
 def check_params(params: PyTree[Array], field: str = "params") -> None:
     """Refuse anything that is not a non-empty PyTree of finite floating-point arrays.
 

@@ -6,7 +6,6 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
@@ -17,7 +16,7 @@ from .._trees import (
     tree_dot,
     tree_dtype,
     tree_norm,
-    tree_random,
+    tree_scattered,
     tree_size,
     tree_sub,
 )
@@ -313,10 +312,10 @@ def controlled(params: PyTree, moved: float, error: float) -> Status:
 
 @eqx.filter_jit
 def _beside(objective, params, part, time):
-    """The parameters, moved in a random direction by a part of their size or of the first move."""
+    """The parameters, moved in a fixed direction by a part of their size or of the first move."""
     move = time * tree_norm(objective.gradient(params))
     length = part * jnp.minimum(tree_norm(params), jnp.nan_to_num(move))
-    way = tree_random(jr.key(0), params)
+    way = tree_scattered(params)
     return tree_axpy(length.astype(tree_dtype(params)), way, params)
 
 

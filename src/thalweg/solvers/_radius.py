@@ -11,10 +11,9 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._trees import tree_axpy, tree_dtype, tree_norm, tree_random, tree_scale, tree_sub
+from .._trees import tree_axpy, tree_dtype, tree_norm, tree_scale, tree_scattered, tree_sub
 
 _MINIMUM_ITERATIONS = 2
 # For how many evaluations of the field an estimate is trusted: at first, and at most. Two spent on
@@ -32,10 +31,10 @@ class SpectralRadius(eqx.Module):
 
     @staticmethod
     def unknown(y: PyTree[Array]) -> "SpectralRadius":
-        """No estimate yet; the first one starts from a fixed random direction."""
+        """No estimate yet; the first one starts from a fixed direction."""
         return SpectralRadius(
             value=jnp.asarray(-1.0, tree_dtype(y)),
-            direction=tree_random(jr.key(0), y),
+            direction=tree_scattered(y),
             age=jnp.asarray(0),
             patience=jnp.asarray(_FIRST_PATIENCE),
         )

@@ -106,8 +106,8 @@ _CONJUGATE = _work(
     "strakos2002error",
     "article",
     author="Strakos, Z. and Tichy, P.",
-    title="On error estimation in the conjugate gradient method and why it works in finite precision"
-    " computations",
+    title="On error estimation in the conjugate gradient method and why it works in finite"
+    " precision computations",
     journal="Electronic Transactions on Numerical Analysis 13, 56-80",
     year="2002",
 )
