@@ -119,8 +119,7 @@ class Method(eqx.Module):
             return 0.0
         now = state.march
         tolerance = self.solver.tolerance(now.solver_state.scale, now.y)
-        alike = _UNSEEN * float(now.steps) ** 0.5 * float(tolerance)
-        return alike + float(now.solver_state.drift)
+        return _UNSEEN * float(now.steps) ** 0.5 * float(tolerance)
 
     def evaluations(self, state: MethodState) -> int:
         """What was spent so far, in evaluations of the vector field."""

@@ -61,7 +61,6 @@ class BDFState(eqx.Module):
     last time. `distrust`: steps for which products stay exact. `error`: of the last step, over the
     tolerance. `factor`: what the step is to be multiplied with. `field`: the vector field at the
     last point; `growth`: the logarithm of the factor by which the last step made it grow.
-    `drowned`: whether only rounding is left of the field; `drift`: how far that may have led.
     """
 
     past: PyTree[Float[Array, "points ..."]]
@@ -82,8 +81,6 @@ class BDFState(eqx.Module):
     factor: Float[Array, ""]
     field: PyTree[Array]
     growth: Float[Array, ""]
-    drowned: Bool[Array, ""]
-    drift: Float[Array, ""]
     evaluations: Int[Array, ""]
 
 
@@ -176,8 +173,6 @@ class BDF(PacedSolver):
             factor=zero + 1,
             field=f,
             growth=zero,
-            drowned=jnp.asarray(False),
-            drift=zero,
             evaluations=1 + spent,
         )
 
@@ -203,6 +198,7 @@ class BDF(PacedSolver):
         share = stride / -places  # of a correction, what counts as the error at each degree
         hopeless = _HOPELESS * tolerance / share[order]
         size = jnp.maximum(tree_norm(guess), jnp.maximum(tree_norm(y0), tolerance))
+        check = old.trust <= 0
 
         def field(y):
             return terms.vf(t1, y, args)
@@ -236,10 +232,7 @@ class BDF(PacedSolver):
 
             def looked():
                 f, r = left_over(u)
-                wrong = tree_norm(tree_sub(r, solved.residual)) / shift
-                # Where the landscape bends as fast as it curves, corrections shrink all the same.
-                wrong = jnp.minimum(wrong, tree_norm(solved.x))
-                return f, r, wrong / tolerance
+                return f, r, tree_norm(tree_sub(r, solved.residual)) / (shift * tolerance)
 
             # To first order, the field at the end is that of the equation and what is left of it.
             f, r, wrong = jax.lax.cond(
@@ -258,11 +251,6 @@ class BDF(PacedSolver):
 
         still = jax.tree.map(jnp.zeros_like, y0)
         f, r = left_over(still)
-        # Where steps fail on a residual that is the field's rounding, it is left alone.
-        rounding = _NOISE * eps * jnp.maximum(old.radius, shift) * size
-        drowned = (tree_norm(r) <= rounding) & (old.drowned | (old.failures >= _PATIENCE))
-        r = tree_scale(jnp.where(drowned, 0, 1).astype(eps.dtype), r)
-        check = (old.trust <= 0) & ~drowned
         # What grows is followed below the tolerance as well: it may decide where the flow leads.
         enough = _SOLVE * tolerance
         relative = jnp.maximum(_GROWING * tree_norm(f) / shift, _ROUNDINGS * eps * size)
@@ -286,15 +274,13 @@ class BDF(PacedSolver):
         # Where the field stops being finite, nothing is learned about the matrix.
         indefinite = ~definite & jnp.isfinite(same)
         same = jnp.where(solved & jnp.isfinite(same), same, jnp.inf)
+        factor, next_order, since = self._next(order, (higher, same, lower), old.since + 1)
         distrust = jnp.where(indefinite, _DISTRUST, jnp.maximum(old.distrust - 1, 0))
         clearly = wrong <= _CLEARLY * _NONLINEAR
         trusted = jnp.where(clearly, jnp.minimum(2 * old.trusted, _LONGEST_TRUST), 1)
         count = jnp.where(old.artificial, 2, jnp.minimum(old.count + 1, _POINTS))
         end_field = tree_axpy(1 / rate, tree_axpy(leading, u, slope), r)
         growth = _log_growth(y0, old.field, y1, end_field, jnp.maximum(old.radius, radius) + shift)
-        factor, next_order, since = self._next(
-            order, (higher, same, lower), old.since + 1, growth > 0
-        )
         state = BDFState(
             past=jax.tree.map(lambda p, y: jnp.concatenate([y[None], p[:-1]]), old.past, y1),
             ago=jnp.concatenate([jnp.zeros_like(stride)[None], (old.ago + stride)[:-1]]),
@@ -314,8 +300,6 @@ class BDF(PacedSolver):
             factor=factor,
             field=end_field,
             growth=growth,
-            drowned=drowned,
-            drift=old.drift + jnp.where(drowned, h * rounding, 0).astype(h.dtype),
             evaluations=old.evaluations + spent,
         )
         scaled = share[order]
@@ -323,17 +307,15 @@ class BDF(PacedSolver):
         dense_info = {"past": state.past, "ago": state.ago, "order": order, "rate": rate}
         return y1, y_error, dense_info, state, diffrax.RESULTS.successful
 
-    def _next(self, order, errors, since, growing):
+    def _next(self, order, errors, since):
         """The factor for the next step, its order, and the count of steps with both."""
         degrees = jnp.stack([order + 1, order, order - 1])
         safeties = jnp.asarray(_SAFETIES, errors[0].dtype)
         wanted = safeties * jnp.maximum(jnp.stack(errors), 1e-12) ** (-1 / (degrees + 1))
+        # Where tolerances do not decide, the highest order follows best what they do not see.
         wanted = jnp.minimum(wanted, _LARGEST_FACTOR).astype(errors[0].dtype)
         due = since > order
-        # Where tolerances do not decide, the highest order follows best what grows below them, and
-        # the lowest one damps best what does not.
-        highest, lowest = jnp.argmax(wanted), 2 - jnp.argmax(wanted[::-1])
-        best = jnp.where(due, jnp.where(growing, highest, lowest), 1)
+        best = jnp.where(due, jnp.argmax(wanted), 1)
         factor = wanted[best]
         change = (factor >= _WORTHWHILE) & due | (factor <= _NEEDED) & (due | (factor < 0.9))
         moved = change | (best != 1)
