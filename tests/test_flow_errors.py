@@ -69,6 +69,38 @@ def test_large_parameters_have_not_grown(dtype):
         assert true <= run.error[-1] < 1e-2 * 1e12
 
 
+def test_parameters_that_become_large():
+    """From 0 to a minimum at 1e12 in float32."""
+    objective = tw.Objective(
+        lambda p, x: p[None] - x,
+        lambda z, y: z[:, 0] ** 2 / 2,
+        np.full((1, 1), 1e12, np.float32),
+        np.zeros(1, np.float32),
+    )
+    flow = tw.integrate(tw.GradientFlow(), objective, jnp.zeros(1, jnp.float32), t1=30.0)
+    assert flow.status.kind == "completed", flow.status.message
+    assert abs(float(flow.params[-1, 0]) - 1e12) <= flow.error[-1] < 1e9
+
+
+@pytest.mark.parametrize("size", [1e-14, 1e-12, 1e-6])
+def test_what_grows_while_the_rest_stands_still(size):
+    """Two products learned one after the other: the second one long after the first rests."""
+    objective = landscape(lambda p: 0.5 * (p[0] * p[1] - 2) ** 2 + 0.5 * (p[2] * p[3] - 0.3) ** 2)
+    times = np.array([0, 1, 8, 20, 76, 130, 150, 400.0])
+    start = np.full(4, size)
+
+    def field(t, p):
+        a, b = p[0] * p[1] - 2, p[2] * p[3] - 0.3
+        return -np.array([a * p[1], a * p[0], b * p[3], b * p[2]])
+
+    exact = solve_ivp(field, (0, 400), start, "DOP853", times, rtol=1e-12, atol=1e-40).y.T
+    flow = tw.integrate(tw.GradientFlow(), objective, jnp.asarray(start), save_at=times)
+    true = np.linalg.norm(np.asarray(flow.params) - exact, axis=1)
+    assert flow.status.kind == "completed"
+    assert np.all(true <= 3 * flow.error)
+    assert true[-1] < 1e-5
+
+
 def rosenbrock():
     return landscape(lambda p: 100 * (p[1] - p[0] ** 2) ** 2 + (1 - p[0]) ** 2)
 

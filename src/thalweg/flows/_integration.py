@@ -247,7 +247,7 @@ class Integration:
         if float(now.t) >= goal:
             return float(target), state, Status()
         reached = float(now.t)
-        if bool(now.stalled) and bool(overgrown(self.dynamics.params(now.y), self.params)):
+        if bool(now.stalled) and bool(overgrown(self.dynamics.params(now.y))):
             status = Status(
                 "diverged", f"the solution grows without bound; left at t = {reached:.6g}.", reached
             )

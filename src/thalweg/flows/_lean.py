@@ -118,7 +118,7 @@ class LeanMethod(eqx.Module):
                 age += 1
                 # A step cut short by a saved time says little about the next one.
                 h = max(h, length * factor) if length < whole else length * factor
-                stalled = bool(overgrown(y, origin))
+                stalled = bool(overgrown(y))
             else:
                 rejected, age, h = rejected + 1, _PATIENCE, length * factor
                 stalled = h <= 8 * eps * t or h == 0

@@ -24,6 +24,7 @@ from ._cost import after_rejection, attempt_evaluations, initial_evaluations
 
 # Changes of a step below so many times the parameters' resolution are round-off.
 _NOISE = 16
+_FAR = 1e17
 # Steps are given up on when even the two numbers that time is kept in hardly resolve them, in
 # float32, or when time would stand still without the second one, in float64.
 _SHORTEST, _TIME_RESOLUTION = 8, 2.0**-52
@@ -65,11 +66,13 @@ def most_growth(order: int) -> float:
     return min(1.0, (GROWING_ERROR * factorial(order + 1)) ** (1 / (order + 1)))
 
 
-def overgrown(y: PyTree[Array], origin: PyTree[Array]) -> Bool[Array, ""]:
-    """Whether a point is so far out that it is on its way to infinity, for one that began here."""
-    largest = jnp.finfo(tree_dtype(y)).max
-    far = jnp.minimum(largest**0.3 * jnp.maximum(tree_norm(origin), 1), largest**0.45)
-    return ~(tree_norm(y) < far)
+def overgrown(y: PyTree[Array]) -> Bool[Array, ""]:
+    """Whether a point is so far out that it is on its way to infinity.
+
+    In float32 there is little room between parameters that are in use and the root of the largest
+    number, where squares overflow.
+    """
+    return ~(tree_norm(y) < max(float(jnp.finfo(tree_dtype(y)).max) ** 0.3, _FAR))
 
 
 class March(eqx.Module):
@@ -285,7 +288,7 @@ def _to(march, objective, state, target, budget, origin):
             rejected=state.rejected + ~keep,
             farthest=jnp.where(keep, jnp.maximum(state.farthest, away), state.farthest),
             # A step that is NaN is none.
-            stalled=at_edge | (~(h > smallest) & ~at_end) | (keep & overgrown(params, origin)),
+            stalled=at_edge | (~(h > smallest) & ~at_end) | (keep & overgrown(params)),
         )
         return new, left - 1
 
