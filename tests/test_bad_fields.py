@@ -122,3 +122,53 @@ def test_a_speed_that_becomes_infinite():
     assert flow.status.time == pytest.approx(0.5, abs=3e-6)
     assert flow.stats.steps + flow.stats.rejected < 1_000
     np.testing.assert_allclose(flow.params[:4, 0], np.sqrt(1 - 2 * times[:4]), atol=1e-5)
+
+
+def test_rest_is_not_divergence():
+    """f = x^4 / 4, whose x = (2 t)^(-1/2) is below any tolerance long before time is at its end."""
+    objective = landscape(lambda p: jnp.sum(p**4) / 4)
+    flow = tw.integrate(tw.GradientFlow(), objective, jnp.ones(1), t1=1e300, max_steps=10_000)
+    assert flow.status.kind == "stopped"
+    assert "less than its tolerances" in flow.status.message
+    assert flow.status.time > 1e15
+    assert abs(float(flow.params[-1, 0])) < 1e-8
+
+
+def test_a_gradient_that_is_nearly_a_kink():
+    """f = (x^2 + 1e-30)^(3/4) looks like |x|^(3/2), whose flow rests from t = 4/3 on."""
+    objective = landscape(lambda p: jnp.sum((p**2 + 1e-30) ** 0.75))
+    flow = tw.integrate(tw.GradientFlow(), objective, jnp.ones(1), t1=10.0, max_steps=10_000)
+    assert flow.status.kind in ("completed", "stopped")
+    assert abs(float(flow.params[-1, 0])) <= flow.error[-1]
+
+
+def test_an_edge_where_the_speed_vanishes():
+    """f = x^(3/2) has no gradient below 0, which the flow reaches at t = 4/3 with speed 0."""
+    objective = landscape(lambda p: jnp.sum(p**1.5))
+    flow = tw.integrate(tw.GradientFlow(), objective, jnp.ones(1), t1=10.0)
+    assert flow.status.kind == "diverged"
+    assert "finite" in flow.status.message
+    assert flow.status.time == pytest.approx(4 / 3, abs=1e-3)
+    assert abs(float(flow.params[-1, 0])) < 1e-6
+
+
+@pytest.mark.parametrize(("dtype", "t1"), [(np.float32, 1e-30), (np.float64, 1e-300)])
+def test_a_horizon_in_which_hardly_anything_moves(dtype, t1):
+    objective = landscape(lambda p: jnp.sum((p - 1e-3) ** 2) / 2)
+    flow = tw.integrate(tw.GradientFlow(), objective, jnp.zeros(1, dtype), t1=t1)
+    assert flow.status.kind == "completed", flow.status.message
+    assert abs(float(flow.params[-1, 0]) - 1e-3 * t1) <= flow.error[-1] < 1e-3 * t1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "t1", "message"),
+    [
+        (np.float64, 1e-320, "below the smallest normal number of float64"),
+        (np.float32, 1e-40, "below the smallest normal number of float32"),
+        (np.float32, 1e40, "above the largest number of float32"),
+    ],
+)
+def test_times_beyond_the_precision_of_the_parameters(dtype, t1, message):
+    objective = landscape(lambda p: jnp.sum(p**2))
+    with pytest.raises(ValueError, match=message):
+        tw.integrate(tw.GradientFlow(), objective, jnp.ones(1, dtype), t1=t1)

@@ -26,8 +26,8 @@ from ..trajectory import Snapshot, Stats, Status
 from ._base import Flow
 from ._choice import check_solver, choose_method
 from ._cost import cost_is_known
+from ._ending import ahead, controlled, stalled
 from ._lean import LeanState
-from ._march import overgrown
 from ._method import MethodState
 
 # The companion solution, whose distance to the solution is the error estimate, has tolerances so
@@ -49,9 +49,6 @@ _PLACES = 4
 # Between saved times far apart the two are compared as well: at times that halve towards the saved
 # time before, or towards 0, so many of them at most.
 _LOOKS, _FAR = 8, 1.5
-
-# The largest error, as a part of the distance moved, that still says something about the flow.
-_LARGEST_ERROR = 0.5
 
 
 class IntegrationState(eqx.Module):
@@ -105,6 +102,7 @@ class Integration:
         params = jax.tree.map(jnp.asarray, params)
         self.dynamics = flow
         self.times = checked_times(save_at)
+        _check_range(self.times, tree_dtype(params))
         self.kinks = objective.kinks(params)
         self.rtol, self.atol = _checked_tolerances(rtol, atol, params, self.kinks.exist)
         self.objective = objective
@@ -247,17 +245,9 @@ class Integration:
         if float(now.t) >= goal:
             return float(target), state, Status()
         reached = float(now.t)
-        if bool(now.stalled) and bool(overgrown(self.dynamics.params(now.y))):
-            status = Status(
-                "diverged", f"the solution grows without bound; left at t = {reached:.6g}.", reached
-            )
-        elif bool(now.stalled):
-            status = Status(
-                "diverged",
-                f"the step size fell to the resolution of time at t = {reached:.6g}: the solution"
-                " grows without bound there, or its gradient stops being finite.",
-                time=reached,
-            )
+        if bool(now.stalled):
+            numbers = ahead(self.dynamics, self.objective, now.y, reached, self.rtol, self.atol)
+            status = stalled(numbers, method.farthest(state), reached)
         else:
             status = Status(
                 "stopped", f"max_steps = {self._max_steps} reached at t = {reached:.6g}.", reached
@@ -294,20 +284,6 @@ class Integration:
             rejected=self._solution.rejected(solution),
             solver=type(self._solution.solver).__name__,
         )
-
-
-def controlled(params: PyTree, moved: float, error: float) -> Status:
-    """Whether the error of a flow's last point is small against the way there."""
-    if moved == 0:
-        return Status(message="the flow stands still: its start is a critical point.")
-    rounding = 100 * float(tree_norm(params)) * _eps(params)
-    if error <= max(_LARGEST_ERROR * moved, rounding):
-        return Status()
-    return Status(
-        "uncontrolled",
-        f"the error reported, {error:.2g}, is not small against the distance moved, {moved:.2g}:"
-        " the exact flow may lead elsewhere. Use tighter tolerances.",
-    )
 
 
 @eqx.filter_jit
@@ -372,6 +348,17 @@ def checked_times(save_at: Any) -> np.ndarray:
     if times[-1] == 0:
         raise ValueError("save_at: the last time must be positive.")
     return times
+
+
+def _check_range(times: np.ndarray, dtype: jnp.dtype) -> None:
+    """Time has the precision of the parameters."""
+    numbers, positive = jnp.finfo(dtype), times[times > 0]
+    if positive[0] < float(numbers.tiny):
+        raise ValueError(
+            f"save_at: {positive[0]:g} is below the smallest normal number of {dtype}."
+        )
+    if times[-1] > float(numbers.max):
+        raise ValueError(f"save_at: {times[-1]:g} is above the largest number of {dtype}.")
 
 
 def _checked_tolerances(

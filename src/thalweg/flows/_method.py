@@ -20,6 +20,8 @@ _STRETCH = 1000
 
 # Of a step's tolerance: chosen by benchmarks/curved_valleys.py.
 _UNSEEN = 0.17
+# Of the way.
+_PART = 0.1
 
 
 class MethodState(eqx.Module):
@@ -113,13 +115,15 @@ class Method(eqx.Module):
         """What the distance of two solutions may hide: errors of steps, taken as independent.
 
         With an order that varies, the errors of two solutions are not in proportion to their
-        tolerances, and now and then about the same.
+        tolerances, and now and then about the same. A solution that hardly moved errs by a part of
+        the way at most.
         """
         if not isinstance(self.solver, BDF):
             return 0.0
         now = state.march
         tolerance = self.solver.tolerance(now.solver_state.scale, now.y)
-        return _UNSEEN * float(now.steps) ** 0.5 * float(tolerance)
+        hidden = _UNSEEN * float(now.steps) ** 0.5 * float(tolerance)
+        return min(hidden, _PART * float(now.farthest))
 
     def evaluations(self, state: MethodState) -> int:
         """What was spent so far, in evaluations of the vector field."""

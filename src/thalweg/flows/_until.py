@@ -11,7 +11,8 @@ from jaxtyping import PyTree
 from .._trees import tree_dtype, tree_norm, tree_sub
 from ..objective import Objective
 from ..trajectory import Snapshot, Status, Trajectory
-from ._integration import Integration, controlled
+from ._ending import controlled
+from ._integration import Integration
 
 # Between two looks at where the flow is, time grows by this factor.
 _STRIDE = 1.5

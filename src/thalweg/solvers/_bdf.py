@@ -253,7 +253,8 @@ class BDF(PacedSolver):
         f, r = left_over(still)
         # What grows is followed below the tolerance as well: it may decide where the flow leads.
         enough = _SOLVE * tolerance
-        relative = jnp.maximum(_GROWING * tree_norm(f) / shift, _ROUNDINGS * eps * size)
+        speed = tree_norm(f)
+        relative = jnp.maximum(_GROWING * speed / shift, _ROUNDINGS * eps * size)
         grows = _log_growth(y0, old.field, guess, f, old.radius + shift) > 0
         enough = jnp.where(grows, jnp.minimum(enough, relative), enough)
         zero = jnp.zeros_like(shift)
@@ -262,7 +263,7 @@ class BDF(PacedSolver):
             unfinished, linearised, begin
         )
         y1 = jax.tree.map(jnp.add, guess, u)
-        solved = definite & ~(wrong > _NONLINEAR)
+        solved = definite & ~(wrong > _NONLINEAR) & jnp.isfinite(speed)
 
         def error(degree):
             return share[degree] * tree_norm(tree_sub(y1, guessed(degree))) / tolerance
