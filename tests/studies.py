@@ -40,9 +40,12 @@ kind = "nesterov"
 step_size = 0.01
 """
 
+# Every kind of stage and of state, with a flow and an optimizer of either order.
+PAIR = TINY[: TINY.index('\n[[optimizers]]\nkind = "nesterov"')]
+
 # For tests that look at something else.
 PLAIN = (
-    TINY
+    PAIR
     + """
 [closeness]
 predict = false

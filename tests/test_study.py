@@ -23,7 +23,7 @@ from thalweg.study.build import build
 from thalweg.study.declare import parse_spec
 from thalweg.study.store import Store
 
-from .studies import PLAIN, TINY, write_spec
+from .studies import PAIR, PLAIN, TINY, write_spec
 
 
 def arrays(directory):
@@ -146,18 +146,26 @@ def writes_of(monkeypatch, limit=None):
     return count
 
 
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """The directory of a finished study of every kind of stage, with few of each."""
+    folder = tmp_path_factory.mktemp("pair")
+    run_study(write_spec(folder, PAIR), folder / "out")
+    return folder / "out"
+
+
 @pytest.mark.parametrize(
     ("share", "deaths"), [(np.inf, 4), (0.0, 2)], ids=["every row", "the first"]
 )
-def test_death_at_any_write_loses_nothing(finished, tmp_path, monkeypatch, share, deaths):
+def test_death_at_any_write_loses_nothing(pair, tmp_path, monkeypatch, share, deaths):
     """With a checkpoint for every row, and with those of first rows alone."""
     monkeypatch.setattr(_checkpoints, "_SHARE", share)
-    spec = write_spec(tmp_path, TINY)
+    spec = write_spec(tmp_path, PAIR)
     with monkeypatch.context() as patch:
         count = writes_of(patch)
         run_study(spec, tmp_path / "whole")
         total = count[0]
-    same(finished, tmp_path / "whole")
+    same(pair, tmp_path / "whole")
     for n, limit in enumerate(np.linspace(2, total, deaths).astype(int)):
         out = tmp_path / f"cut-{n}"
         with monkeypatch.context() as patch:
@@ -170,7 +178,7 @@ def test_death_at_any_write_loses_nothing(finished, tmp_path, monkeypatch, share
             with contextlib.suppress(SuddenDeath):
                 resume(out)
         resume(out)
-        same(finished, out)
+        same(pair, out)
 
 
 def test_checkpoints_take_little_of_the_time(monkeypatch):
@@ -272,8 +280,8 @@ def test_directories_that_do_not_do(tmp_path):
     assert not (tmp_path / "large" / "study.zarr").exists()
 
 
-def test_a_disk_that_fills_up(finished, tmp_path, monkeypatch):
-    spec = write_spec(tmp_path, TINY)
+def test_a_disk_that_fills_up(pair, tmp_path, monkeypatch):
+    spec = write_spec(tmp_path, PAIR)
     original, count = zarr.storage._local._put, [0]
 
     def put(*args, **kwargs):
@@ -287,7 +295,7 @@ def test_a_disk_that_fills_up(finished, tmp_path, monkeypatch):
         with pytest.raises(StoreError, match=r"No space left on device.*thalweg resume .*out"):
             run_study(spec, tmp_path / "out")
     resume(tmp_path / "out")
-    same(finished, tmp_path / "out")
+    same(pair, tmp_path / "out")
 
 
 def test_float64_needs_its_mode(monkeypatch):
