@@ -59,7 +59,8 @@ def main():
     try:
         if arguments and arguments[0] == "test":
             set_up("test")
-            return subprocess.call([PYTHON, "-m", "pytest", "-n", "2", *arguments[1:]], cwd=ROOT)
+            command = [PYTHON, "-m", "pytest", "-n", "2", "--dist", "loadgroup", *arguments[1:]]
+            return subprocess.call(command, cwd=ROOT)
         set_up()
         if arguments and arguments[0] == "run":
             arguments = arguments[1:]

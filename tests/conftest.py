@@ -40,6 +40,8 @@ def _compile_quickly():
                 "--xla_backend_optimization_level=0",
                 "--xla_llvm_disable_expensive_passes=true",
                 "--xla_cpu_use_fusion_emitters=false",
+                # Parts are compiled side by side: more work in all, and more pieces of memory.
+                "--xla_cpu_parallel_codegen_split_count=1",
             )
         )
 
@@ -51,6 +53,18 @@ jax.config.update("jax_enable_x64", True)
 
 # Linux allows a process 65,530 mapped pieces of memory unless told otherwise.
 _MANY_MAPS = 30_000
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """With `--dist loadgroup`, one process runs a whole file: its tests share compiled code.
+
+    The files that look at the same two studies go to one process together.
+    """
+    shared = {item.path for item in items if {"finished", "diverged"} & set(item.fixturenames)}
+    for item in items:
+        name = "studies" if item.path in shared else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(name))
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -40,9 +40,12 @@ kind = "nesterov"
 step_size = 0.01
 """
 
+# Every kind of stage and of state, with a flow and an optimizer of either order.
+PAIR = TINY[: TINY.index('\n[[optimizers]]\nkind = "nesterov"')]
+
 # For tests that look at something else.
 PLAIN = (
-    TINY
+    PAIR
     + """
 [closeness]
 predict = false
@@ -109,3 +112,29 @@ def rewrite_attributes(group, *names, **others):
     found = zarr.open_group(group, mode="r+")
     kept = {name: value for name, value in found.attrs.items() if name not in names}
     found.attrs.put(sealed(kept | others))
+
+
+def stored_numbers(directory):
+    """Every number of a store, but for checkpoints."""
+    root = zarr.open_group(directory / "study.zarr", mode="r")
+    found = {
+        path: np.asarray(item[...])
+        for path, item in root.members(max_depth=None)
+        if isinstance(item, zarr.Array) and not path.startswith("checkpoints")
+    }
+    counted = {
+        f"{path}@{key}": value
+        for path, item in root.members(max_depth=None)
+        if isinstance(item, zarr.Group) and not path.startswith("checkpoints")
+        for key, value in item.attrs.items()
+    }
+    return found, counted, root.attrs["verdict"]
+
+
+def assert_same_numbers(left, right):
+    (a, a_counts, a_verdict), (b, b_counts, b_verdict) = stored_numbers(left), stored_numbers(right)
+    assert a.keys() == b.keys()
+    for path in a:
+        np.testing.assert_array_equal(a[path], b[path], err_msg=path)
+    assert a_counts == b_counts
+    assert a_verdict == b_verdict

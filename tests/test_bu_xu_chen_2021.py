@@ -21,12 +21,13 @@ from thalweg.study.store import Store
 
 from .studies import write_idx
 
+# As few widths as will do: everything is compiled anew for each.
 SMALL = paper.Protocol(
     samples=20,
-    width=30,
+    width=20,
     epochs=14,
     heavy_ball_widths=(20, 30),
-    nesterov_widths=(30,),
+    nesterov_widths=(20,),
     widths_epochs=6,
 )
 PROTOCOLS = {"published": SMALL, "theory": replace(SMALL, nesterov_widths=(20, 80, 320))}
@@ -159,9 +160,10 @@ def test_the_theory_is_the_linearised_network_by_hand(done, images):
     inputs = inputs / np.linalg.norm(inputs, axis=1, keepdims=True)
     inputs = inputs.astype(np.float32).astype(float)
     group = done[3]["theory", "nesterov"]
-    network = tw.networks.two_layer(inputs.shape[1], 30, key=jr.key(1))
+    network = tw.networks.two_layer(inputs.shape[1], SMALL.width, key=jr.key(1))
     weights = np.concatenate([network.positive, network.negative]).astype(np.float32)
-    signs = np.repeat([1.0, -1.0], [len(network.positive), len(network.negative)]) / np.sqrt(30)
+    signs = np.repeat([1.0, -1.0], [len(network.positive), len(network.negative)])
+    signs /= np.sqrt(SMALL.width)
     on = inputs @ weights.T.astype(float) > 0
     start = np.maximum(inputs @ weights.T.astype(float), 0) @ signs
     # Rows of the Jacobian, which the linearised network keeps.

@@ -19,11 +19,15 @@ def test_few_steps_do_not_hide_the_error(t1, rtol):
     assert true <= flow.error[-1] <= 1e3 * true + 1e-14
 
 
+def double_well(p):
+    return jnp.sum((p**2 - 1) ** 2) / 4
+
+
 @pytest.mark.parametrize("rtol", [1e-3, 1e-4, 1e-6])
 @pytest.mark.parametrize("start", [1e-3, 1e-6, 1e-10, 1e-14])
 def test_escape_from_a_saddle(start, rtol):
     """Everything that matters near a saddle is below the tolerances."""
-    objective = landscape(lambda p: jnp.sum((p**2 - 1) ** 2) / 4)
+    objective = landscape(double_well)
     times = np.linspace(0, 60, 121)
     flow = tw.integrate(tw.GradientFlow(), objective, jnp.array([start]), save_at=times, rtol=rtol)
     exact = start * np.exp(times) / np.sqrt(1 + start**2 * (np.exp(2 * times) - 1))
@@ -82,10 +86,14 @@ def test_parameters_that_become_large():
     assert abs(float(flow.params[-1, 0]) - 1e12) <= flow.error[-1] < 1e9
 
 
+def two_products(p):
+    return 0.5 * (p[0] * p[1] - 2) ** 2 + 0.5 * (p[2] * p[3] - 0.3) ** 2
+
+
 @pytest.mark.parametrize("size", [1e-14, 1e-12, 1e-6])
 def test_what_grows_while_the_rest_stands_still(size):
     """Two products learned one after the other: the second one long after the first rests."""
-    objective = landscape(lambda p: 0.5 * (p[0] * p[1] - 2) ** 2 + 0.5 * (p[2] * p[3] - 0.3) ** 2)
+    objective = landscape(two_products)
     times = np.array([0, 1, 8, 20, 76, 130, 150, 400.0])
     start = np.full(4, size)
 
@@ -101,15 +109,15 @@ def test_what_grows_while_the_rest_stands_still(size):
     assert true[-1] < 1e-5
 
 
-def rosenbrock():
-    return landscape(lambda p: 100 * (p[1] - p[0] ** 2) ** 2 + (1 - p[0]) ** 2)
+def rosenbrock(p):
+    return 100 * (p[1] - p[0] ** 2) ** 2 + (1 - p[0]) ** 2
 
 
 def test_no_more_steps_than_allowed():
     """Checked after every thousand attempts on the device; the companion has as many of its own."""
     start = jnp.array([-1.0, 1.0])
     options = {"t1": 1e4, "rtol": 1e-4, "solver": diffrax.Tsit5()}
-    flow = tw.integrate(tw.GradientFlow(), rosenbrock(), start, max_steps=2500, **options)
+    flow = tw.integrate(tw.GradientFlow(), landscape(rosenbrock), start, max_steps=2500, **options)
     assert flow.status.kind == "stopped"
     assert "max_steps" in flow.status.message
     assert 2500 <= flow.stats.steps + flow.stats.rejected < 3500
@@ -119,7 +127,7 @@ def test_no_more_steps_than_allowed():
 def test_rest_at_a_minimum_costs_nothing(rtol):
     """The gradient's noise there is not a solution that grows."""
     start = jnp.array([-1.0, 1.0])
-    flow = tw.integrate(tw.GradientFlow(), rosenbrock(), start, t1=3000.0, rtol=rtol)
+    flow = tw.integrate(tw.GradientFlow(), landscape(rosenbrock), start, t1=3000.0, rtol=rtol)
     assert flow.status.ok
     assert flow.stats.steps + flow.stats.rejected < 500
     assert np.linalg.norm(flow.params[-1] - 1) < 1e-2

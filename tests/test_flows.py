@@ -333,6 +333,10 @@ def test_the_response_of_nesterov_flow(damping, argument):
     assert abs(value - exact) <= 1e-13 * max(1, abs(exact))
 
 
+def hill(p):
+    return jnp.sin(p[0])
+
+
 @pytest.mark.parametrize("rtol", [1e-3, 1e-6, 1e-9])
 def test_the_series_of_nesterov_flow_near_an_inflection(rtol):
     """The Hessian vanishes there, and says nothing about the terms that are left out."""
@@ -348,7 +352,7 @@ def test_the_series_of_nesterov_flow_near_an_inflection(rtol):
         rtol=1e-12,
         atol=1e-15,
     )
-    objective = problems.landscape(lambda p: jnp.sin(p[0]))
+    objective = problems.landscape(hill)
     run = tw.integrate(tw.NesterovFlow(), objective, jnp.array([start]), save_at=times, rtol=rtol)
     true = np.abs(run.params[:, 0] - solution.y[0])
     assert np.sum(true > run.error) <= 1

@@ -21,8 +21,10 @@ START = jnp.array([1.0, 0.5, -1.0, 2.0])
 
 
 def solve(solver, t1=2.0, dt0=None, tolerance=None, **options):
+    """Steps and tolerances as arrays, lest every number be compiled anew."""
     controller = diffrax.ConstantStepSize()
     if tolerance is not None:
+        tolerance = jnp.asarray(tolerance)
         controller = diffrax.PIDController(rtol=tolerance, atol=tolerance)
     saveat = options.pop("saveat", diffrax.SaveAt(t1=True, solver_state=True))
     return diffrax.diffeqsolve(
@@ -30,7 +32,7 @@ def solve(solver, t1=2.0, dt0=None, tolerance=None, **options):
         solver,
         0.0,
         t1,
-        dt0,
+        None if dt0 is None else jnp.asarray(dt0),
         options.pop("start", START),
         options.pop("args", RATES),
         stepsize_controller=controller,
@@ -42,8 +44,10 @@ def solve(solver, t1=2.0, dt0=None, tolerance=None, **options):
 
 
 def exact(times):
+    rates = np.asarray(RATES)
+
     def numpy_field(t, y):
-        return np.asarray(field(t, jnp.asarray(y), RATES))
+        return -rates * y + 0.5 * np.sin(3 * t) * np.roll(y, 1) * y
 
     return solve_ivp(numpy_field, (0, 2), START, "DOP853", times, rtol=1e-12, atol=1e-13).y.T
 

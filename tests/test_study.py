@@ -3,9 +3,6 @@
 import contextlib
 import json
 import os
-import signal
-import subprocess
-import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,33 +20,7 @@ from thalweg.study.build import build
 from thalweg.study.declare import parse_spec
 from thalweg.study.store import Store
 
-from .studies import PLAIN, TINY, write_spec
-
-
-def arrays(directory):
-    """Every number of a store, but for checkpoints."""
-    root = zarr.open_group(directory / "study.zarr", mode="r")
-    found = {
-        path: np.asarray(item[...])
-        for path, item in root.members(max_depth=None)
-        if isinstance(item, zarr.Array) and not path.startswith("checkpoints")
-    }
-    counted = {
-        f"{path}@{key}": value
-        for path, item in root.members(max_depth=None)
-        if isinstance(item, zarr.Group) and not path.startswith("checkpoints")
-        for key, value in item.attrs.items()
-    }
-    return found, counted, root.attrs["verdict"]
-
-
-def same(left, right):
-    (a, a_counts, a_verdict), (b, b_counts, b_verdict) = arrays(left), arrays(right)
-    assert a.keys() == b.keys()
-    for path in a:
-        np.testing.assert_array_equal(a[path], b[path], err_msg=path)
-    assert a_counts == b_counts
-    assert a_verdict == b_verdict
+from .studies import PAIR, TINY, assert_same_numbers, stored_numbers, write_spec
 
 
 def test_the_store_is_plain_xarray(finished):
@@ -116,7 +87,7 @@ def test_predictions_and_certificates_are_those_of_the_library(finished):
 
 
 def test_verdict_of_a_calm_study(finished):
-    sentences = json.loads(arrays(finished)[2])
+    sentences = json.loads(stored_numbers(finished)[2])
     text = " ".join(sentence["text"] for sentence in sentences)
     assert "Gradient descent with step 0.05" in text
     assert "stays within" in text or "leaves its flow" in text
@@ -146,18 +117,26 @@ def writes_of(monkeypatch, limit=None):
     return count
 
 
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """The directory of a finished study of every kind of stage, with few of each."""
+    folder = tmp_path_factory.mktemp("pair")
+    run_study(write_spec(folder, PAIR), folder / "out")
+    return folder / "out"
+
+
 @pytest.mark.parametrize(
     ("share", "deaths"), [(np.inf, 4), (0.0, 2)], ids=["every row", "the first"]
 )
-def test_death_at_any_write_loses_nothing(finished, tmp_path, monkeypatch, share, deaths):
+def test_death_at_any_write_loses_nothing(pair, tmp_path, monkeypatch, share, deaths):
     """With a checkpoint for every row, and with those of first rows alone."""
     monkeypatch.setattr(_checkpoints, "_SHARE", share)
-    spec = write_spec(tmp_path, TINY)
+    spec = write_spec(tmp_path, PAIR)
     with monkeypatch.context() as patch:
         count = writes_of(patch)
         run_study(spec, tmp_path / "whole")
         total = count[0]
-    same(finished, tmp_path / "whole")
+    assert_same_numbers(pair, tmp_path / "whole")
     for n, limit in enumerate(np.linspace(2, total, deaths).astype(int)):
         out = tmp_path / f"cut-{n}"
         with monkeypatch.context() as patch:
@@ -170,7 +149,7 @@ def test_death_at_any_write_loses_nothing(finished, tmp_path, monkeypatch, share
             with contextlib.suppress(SuddenDeath):
                 resume(out)
         resume(out)
-        same(finished, out)
+        assert_same_numbers(pair, out)
 
 
 def test_checkpoints_take_little_of_the_time(monkeypatch):
@@ -192,48 +171,10 @@ def test_checkpoints_take_little_of_the_time(monkeypatch):
     assert 0.04 < 10 * len(written) / now[0] <= 0.05 + 10 / now[0]
 
 
-# The command line, which the system kills when the first row of the second flow is there.
-KILLED = """
-import os, signal
-from thalweg import cli
-from thalweg.study.store import Store
-
-write_row = Store.write_row
-
-def write_and_die(self, path, *row):
-    write_row(self, path, *row)
-    if path == "flows/heavy_ball_flow":
-        os.kill(os.getpid(), signal.SIGKILL)
-
-Store.write_row = write_and_die
-cli.main()
-"""
-
-
-@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
-def test_kill_9_and_resume_from_the_command_line(tmp_path):
-    spec, out = write_spec(tmp_path, PLAIN), tmp_path / "out"
-    command = [sys.executable, "-c", KILLED, "run", str(spec), "--out", str(out)]
-    killed = subprocess.run(command, capture_output=True, check=False)
-    assert killed.returncode == -signal.SIGKILL
-    assert (out / "study.zarr" / "flows" / "heavy_ball_flow").exists()
-    assert not (out / "report.html").exists()
-    done = subprocess.run(
-        [sys.executable, "-m", "thalweg", "resume", str(out), "--quiet"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Verdict" in done.stdout
-    run_study(spec, tmp_path / "whole")
-    same(tmp_path / "whole", out)
-
-
 def test_resuming_a_finished_study_changes_nothing(finished):
-    before = arrays(finished)[0]
+    before = stored_numbers(finished)[0]
     resume(finished)
-    for path, values in arrays(finished)[0].items():
+    for path, values in stored_numbers(finished)[0].items():
         np.testing.assert_array_equal(values, before[path])
 
 
@@ -272,8 +213,8 @@ def test_directories_that_do_not_do(tmp_path):
     assert not (tmp_path / "large" / "study.zarr").exists()
 
 
-def test_a_disk_that_fills_up(finished, tmp_path, monkeypatch):
-    spec = write_spec(tmp_path, TINY)
+def test_a_disk_that_fills_up(pair, tmp_path, monkeypatch):
+    spec = write_spec(tmp_path, PAIR)
     original, count = zarr.storage._local._put, [0]
 
     def put(*args, **kwargs):
@@ -287,7 +228,7 @@ def test_a_disk_that_fills_up(finished, tmp_path, monkeypatch):
         with pytest.raises(StoreError, match=r"No space left on device.*thalweg resume .*out"):
             run_study(spec, tmp_path / "out")
     resume(tmp_path / "out")
-    same(finished, tmp_path / "out")
+    assert_same_numbers(pair, tmp_path / "out")
 
 
 def test_float64_needs_its_mode(monkeypatch):

@@ -11,6 +11,7 @@ import thalweg as tw
 from tests.problems import (
     landscape,
     leaky_network,
+    linear_model,
     quadratic,
     random_weights,
     small_data,
@@ -163,7 +164,7 @@ def test_saved_times_and_a_latest_time():
     np.testing.assert_allclose(saved.params[1], np.exp(-0.5), atol=1e-5)
     late = tw.integrate(
         tw.GradientFlow(),
-        landscape(lambda p: jnp.exp(-p[0])),
+        landscape(falling),
         jnp.zeros(1),
         t1=50.0,
         until=tw.until.gradient_norm(1e-9),
@@ -173,10 +174,18 @@ def test_saved_times_and_a_latest_time():
     assert late.times[-1] == 50
 
 
-def product():
+def falling(p):
+    return jnp.exp(-p[0])
+
+
+def product(p, x):
+    return x * p["a"] * p["b"]
+
+
+def hyperbola():
     """1/2 (a b - 1)^2, three times: its minima are the hyperbola a b = 1, and a saddle is at 0."""
     ones = np.ones((3, 1))
-    return tw.Objective(lambda p, x: x * p["a"] * p["b"], tw.losses.squared_error, ones, ones)
+    return tw.Objective(product, tw.losses.squared_error, ones, ones)
 
 
 def pair(a, b):
@@ -187,7 +196,7 @@ def pair(a, b):
 def test_a_valley_of_minima_is_told_from_a_minimum(start):
     """Its zero eigenvalue comes out positive by as much as the gradient left allows."""
     flow = tw.integrate(
-        tw.GradientFlow(), product(), pair(*start), until=tw.until.gradient_norm(1e-10)
+        tw.GradientFlow(), hyperbola(), pair(*start), until=tw.until.gradient_norm(1e-10)
     )
     assert flow.status.kind == "completed"
     assert not flow.limit.isolated
@@ -217,7 +226,7 @@ def test_a_gradient_that_cannot_be_reached():
     """Where residuals of several samples cancel, and their rounding does not."""
     rng = np.random.default_rng(0)
     objective = tw.Objective(
-        lambda p, x: x @ p, tw.losses.squared_error, rng.normal(size=(7, 2)), rng.normal(size=7)
+        linear_model, tw.losses.squared_error, rng.normal(size=(7, 2)), rng.normal(size=7)
     )
     flow = tw.integrate(
         tw.GradientFlow(), objective, jnp.ones(2), until=tw.until.gradient_norm(1e-19)
@@ -229,9 +238,7 @@ def test_a_gradient_that_cannot_be_reached():
 
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-5, 1e-10])
 def test_separable_classes_have_no_critical_point(tolerance):
-    objective = tw.Objective(
-        lambda p, x: x @ p, tw.losses.cross_entropy, np.eye(2), np.array([0, 1])
-    )
+    objective = tw.Objective(linear_model, tw.losses.cross_entropy, np.eye(2), np.array([0, 1]))
     flow = tw.integrate(
         tw.GradientFlow(), objective, jnp.zeros((2, 2)), until=tw.until.gradient_norm(tolerance)
     )
@@ -262,7 +269,7 @@ def test_what_an_ending_costs_is_counted():
 
 
 def test_an_infimum_at_infinity_is_no_critical_point():
-    objective = landscape(lambda p: jnp.exp(-p[0]))
+    objective = landscape(falling)
     arrived = tw.integrate(
         tw.GradientFlow(), objective, jnp.zeros(1), until=tw.until.gradient_norm(1e-6)
     )

@@ -9,7 +9,7 @@ import lineax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from ._trees import tree_axpy, tree_norm, tree_size, tree_sub
+from ._trees import tree_axpy, tree_dtype, tree_norm, tree_size, tree_sub
 from .objective import Objective
 
 # Up to this many parameters Newton's equations are solved with the whole Hessian.
@@ -56,7 +56,9 @@ def newton(
     length, shrinks, rest = 0.0, 1.0, float("inf")
     solve = _dense_step if tree_size(params) <= DENSE else _krylov_step
     while steps < _STEPS and rest > short and (now > enough or steps + taken == 0 < now):
-        trial, spent = solve(objective, point, _SHIFT * rate / 10 ** (steps + taken))
+        # An array, lest every new number be compiled anew.
+        shift = jnp.asarray(_SHIFT * rate / 10 ** (steps + taken), tree_dtype(params))
+        trial, spent = solve(objective, point, shift)
         new = float(gradient_norm_at(objective, trial))
         cost += 1 + int(spent)
         if not new < 0.5 * now:

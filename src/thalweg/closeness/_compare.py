@@ -103,13 +103,12 @@ def compare(run: Trajectory, flow: Trajectory, objective: Objective | None = Non
             "times: the two trajectories share no saved time; integrate the flow with"
             " `save_at=run.times`."
         )
-    a = jax.tree.map(lambda x: x[ours], run.params)
-    b = jax.tree.map(lambda x: x[theirs], flow.params)
+    a, b = _rows(run.params, ours), _rows(flow.params, theirs)
     distance = _rowwise(tree_norm, tree_sub(a, b))
     moved = _moved(flow, b)
     travelled = jnp.max(moved)
     error = _error(run, ours) + _error(flow, theirs)
-    loss_difference = run.loss[ours] - flow.loss[theirs]
+    loss_difference = _rows(run.loss, ours) - _rows(flow.loss, theirs)
     loss_error = prediction_distance = prediction_error = None
     known = objective or flow.objective or run.objective
     if known is not None:
@@ -122,7 +121,7 @@ def compare(run: Trajectory, flow: Trajectory, objective: Objective | None = Non
         if objective is not None:
             loss_difference = measured
     return Comparison(
-        times=flow.times[theirs],
+        times=_rows(flow.times, theirs),
         distance=distance,
         error=error,
         moved=moved,
@@ -147,9 +146,14 @@ def _common(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.flatnonzero(same), index[same]
 
 
+def _rows(tree: PyTree, index: np.ndarray) -> PyTree:
+    """The chosen rows of every array, without a copy where they are all of them."""
+    return jax.tree.map(lambda x: x if np.array_equal(index, np.arange(len(x))) else x[index], tree)
+
+
 def _error(trajectory: Trajectory, index: np.ndarray) -> Array:
     if trajectory.error is not None:
-        return trajectory.error[index]
+        return _rows(trajectory.error, index)
     # An optimizer's iterates are what they are; of a flow without an error nothing is known.
     return jnp.full(len(index), jnp.nan if isinstance(trajectory.dynamics, Flow) else 0.0)
 
