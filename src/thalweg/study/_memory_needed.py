@@ -82,7 +82,8 @@ class MemoryNeeded:
         limit = machine_memory()
         of = "" if limit is None else f" of {in_words(limit)}"
         return (
-            f"memory: about {in_words(self.peak)}{of} at most ({in_words(self.data.size)} of data,"
+            f"memory: about {in_words(self.peak)}{of} at most ({in_words(_BASE)} for Python and"
+            f" compiled programs, {in_words(self.data.size)} for the data,"
             f" {in_words(self.largest.size)} for {self.largest.stage}); on disk: about"
             f" {in_words(on_disk)} at most"
         )
