@@ -26,7 +26,10 @@ from .studies import PLAIN, TINY, rewrite_attributes, write_idx, write_spec
         (lambda path: rewrite_attributes(path, thalweg_format=99), "format 99"),
         (lambda path: rewrite_attributes(path, "spec"), "'spec' is missing"),
         (lambda path: zarr.open_group(path).attrs.put({"thalweg_format": 1}), "format 1, of which"),
-        (lambda path: zarr.open_group(path).attrs.put({"thalweg_format": 2}), "damaged: study.zarr/zarr.json"),
+        (
+            lambda path: zarr.open_group(path).attrs.put({"thalweg_format": 2}),
+            "damaged: study.zarr/zarr.json",
+        ),
     ],
 )
 def test_damaged_stores(tmp_path, damage, message):
