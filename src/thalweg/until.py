@@ -139,8 +139,9 @@ class _Passage:
     def cast_on(self, end: Arrival) -> Arrival:
         """The end of a flow that may have left the saddle on the wrong side."""
         doubt = (
-            f" It passed a saddle at a distance of {self.component:.1e}, which is no more than the"
-            f" error there, {self.error:.1e}: the exact flow may have left it on another side."
+            " The flow passed a saddle, where its component along directions in which the landscape"
+            f" curves down was {self.component:.1e}. That is no more than the error there,"
+            f" {self.error:.1e}: the exact flow may have left the saddle on another side."
         )
         return replace(end, error=math.inf, message=end.message + doubt)
 
@@ -280,11 +281,16 @@ class _Look:
                 ". A symmetry leads there, up to rounding: any component along the directions in"
                 " which the landscape curves down would grow"
             )
-            return self._arrival(replace(place, rest=stable), reason)
+            # The companion, which starts a little beside, leaves the saddle.
+            advice = (
+                "A smaller `rtol` does not help: parameters that differ in their last digits leave"
+                " the saddle. To keep the symmetry, follow a flow of symmetric parameters alone."
+            )
+            return replace(self._arrival(replace(place, rest=stable), reason), advice=advice)
         message = (
             f"the gradient norm fell to {self._norm:.1e} at a saddle of index {place.index}, up to"
-            " rounding: whether the flow stays there, or where it goes on to, cannot be told. A"
-            " smaller tolerance may tell."
+            " rounding: whether the flow stays there, or where it goes on to, cannot be told."
+            " `gradient_norm(...)` of a smaller tolerance may tell."
         )
         return self._undecided(place, message)
 
@@ -303,7 +309,7 @@ class _Look:
         message = (
             f"the gradient norm fell to {self._norm:.1e} {where}: the landscape curves down by"
             f" {curvature[first]:.2g}, and along that direction the flow is {away[first]:.1e} away"
-            f" from where its slope vanishes. A tolerance below {slope.max() / 2:.1e} follows it."
+            f" from where its slope vanishes. `gradient_norm({slope.max() / 2:.1e})` follows it on."
         )
         return self._undecided(place, message, component, departure)
 
@@ -371,6 +377,17 @@ def gradient_norm(tolerance: float) -> GradientNorm:
     message says how fast the flow leaves and which tolerance follows it on. A saddle is an arrival
     only for a flow that has no component at all along the directions in which the landscape curves
     down there. What was reached is in `Trajectory.limit`, a `CriticalPoint`.
+
+    Look at `flow.limit.found`, not at the status alone. The status "completed" says that the
+    gradient norm fell to the tolerance with a small error, also where the flow goes on from there
+    (`found` is false). "stopped" says that the tolerance was not met by `t1`, within `max_steps` or
+    in this precision; `limit` is `None` then. "uncontrolled" says that the error at the end is too
+    large to rely on.
+
+    For a flow with momentum the condition looks at the parameters only, not at the velocity. A flow
+    that swings through the neighbourhood of a minimum ends there, although its velocity may carry
+    it on, over a barrier into another valley. This is likely for a crude tolerance and little
+    friction: use a small tolerance, or compare with the flow to a late `t1`.
 
     Curvature below the rounding of the Hessian (beyond 200 parameters, below a millionth of its
     norm) counts as none: what a flow does along such directions, at times beyond the inverse, is

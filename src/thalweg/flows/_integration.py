@@ -296,18 +296,24 @@ class Integration:
         )
 
 
-def controlled(params: PyTree, moved: float, error: float) -> Status:
-    """Whether the error of a flow's last point is small against the way there."""
+def controlled(
+    params: PyTree, moved: float, error: float, advice: str = " Use a smaller `rtol`."
+) -> Status:
+    """Whether the error of a flow's last point is small against the way there.
+
+    `advice` ends the message if it is not.
+    """
     if moved == 0:
         return Status(message="the flow stands still: its start is a critical point.")
     rounding = 100 * float(tree_norm(params)) * _eps(params)
     if error <= max(_LARGEST_ERROR * moved, rounding):
         return Status()
-    return Status(
-        "uncontrolled",
-        f"the error reported, {error:.2g}, is not small against the distance moved, {moved:.2g}:"
-        " the exact flow may lead elsewhere. Use tighter tolerances.",
-    )
+    fault = "the error is unknown"
+    if np.isfinite(error):
+        fault = (
+            f"the error reported, {error:.2g}, is not small against the distance moved, {moved:.2g}"
+        )
+    return Status("uncontrolled", f"{fault}: the exact flow may lead elsewhere.{advice}")
 
 
 @eqx.filter_jit
