@@ -22,7 +22,7 @@ from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Literal
 from jaxtyping import Array
 
-from .._kinks import _bind as bind
+from .._kinks import bind
 
 
 class Linear(NamedTuple):

@@ -17,7 +17,7 @@ import numpy as np
 from .. import networks
 from .._memory import in_words, machine_memory
 from .._trees import tree_size
-from ..curvature._lanczos import Wanted, rows_needed
+from ..curvature._wanted import Wanted, rows_needed
 from ..kernels._empirical import MATRIX_MEMORY
 from ._consistency import MOST_STEPS, Path, Sections
 from ._errors import FieldError, written
