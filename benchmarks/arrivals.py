@@ -104,7 +104,7 @@ def tanh_units(p, inputs):
     return jnp.tanh(inputs @ p[0].T) @ p[1].T
 
 
-def on_one_row(value, row, dtype=np.float64):
+def on_one_row(value, row, dtype: type[np.floating] = np.float64):
     return tw.Objective(value, first_output, np.asarray([row], dtype), np.zeros(1, dtype))
 
 
@@ -116,7 +116,7 @@ def orthogonal(random, n):
     return np.linalg.qr(random.normal(size=(n, n)))[0]
 
 
-def polynomial_problem(kind, random, symmetric=False, dtype=np.float64):
+def polynomial_problem(kind, random, symmetric=False, dtype: type[np.floating] = np.float64):
     scale = length = 1.0
     if dtype == np.float64 and random.random() < 0.25:
         if random.random() < 0.5:
@@ -225,7 +225,9 @@ def chain_problem(random):
     def weights(shift):
         return np.sqrt(start**2 + shift)
 
-    shift = brentq(lambda s: np.prod(weights(s)) - target, 0, 100, xtol=1e-15, rtol=1e-15)
+    shift = brentq(
+        lambda s: np.prod(weights(s)) - target, 0, 100, xtol=1e-15, rtol=np.float64(1e-15)
+    )
     return {
         "objective": on_one_row(product_of_weights, [target]),
         "start": jnp.asarray(start),
@@ -331,6 +333,7 @@ def judged(seed):
     cpu = time.process_time() - cpu
     end = np.concatenate([np.ravel(leaf[-1]) for leaf in jax.tree.leaves(flow.params)])
     end = end.astype(float)
+    assert flow.error is not None
     limit, reported = flow.limit, float(flow.error[-1])
     row = {
         "seed": seed,

@@ -21,6 +21,7 @@ import jax
 from _digits import environment
 
 from thalweg.study import StoreError, parse_spec, resume, run_declared
+from thalweg.study.progress import Silent
 from thalweg.study.report import write_report
 
 SPEC = """\
@@ -48,7 +49,7 @@ momentum = 0.9
 """
 
 
-class InterruptedAt:
+class InterruptedAt(Silent):
     """Progress that ends with KeyboardInterrupt after some rows of a stage."""
 
     def __init__(self, title, rows):

@@ -233,7 +233,28 @@ def test_what_is_not_known_is_not_a_number():
         FLOW, initial=None, error=None, times=FLOW.times.at[0].set(0.01), objective=None
     )
     gap = tw.compare(RUN, nowhere)
+    start, bars = gap.notes
+    assert "`moved` and `relative` are NaN" in start
+    assert "the error bars are NaN" in bars
     assert np.all(np.isnan(gap.moved))
     assert np.all(np.isnan(gap.relative))
     assert np.all(np.isnan(gap.error))
     assert np.all(np.isfinite(gap.distance))
+
+
+def test_what_is_missing_is_noted():
+    def at(times, flow=FLOW):
+        return dataclasses.replace(flow, times=jnp.asarray(times))
+
+    (only_start,) = tw.compare(RUN, at([0.0, 0.3, 0.7])).notes
+    assert only_start.startswith("The only saved time that both have is 0")
+    assert "save_at=run.times" in only_start
+    (few,) = tw.compare(RUN, at([0.1, 0.5, 0.7])).notes
+    assert few.startswith("Only 1 of the run's 3 saved times")
+    status = tw.Status("diverged", "step 2 raised the loss.", step=2)
+    params = RUN.params.at[2].set(jnp.inf)
+    ended, infinite = tw.compare(dataclasses.replace(RUN, status=status, params=params), FLOW).notes
+    assert ended == 'The run ended with the status "diverged": step 2 raised the loss.'
+    assert infinite.startswith("Numbers of the run are not finite from t = 1 on")
+    still = dataclasses.replace(FLOW, params=jnp.broadcast_to(PARAMS, (3, 3)))
+    assert tw.compare(RUN, still).notes == ("The flow does not move: `relative` is NaN.",)

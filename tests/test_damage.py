@@ -26,7 +26,10 @@ from .studies import PLAIN, TINY, rewrite_attributes, write_idx, write_spec
         (lambda path: rewrite_attributes(path, thalweg_format=99), "format 99"),
         (lambda path: rewrite_attributes(path, "spec"), "'spec' is missing"),
         (lambda path: zarr.open_group(path).attrs.put({"thalweg_format": 1}), "format 1, of which"),
-        (lambda path: zarr.open_group(path).attrs.put({"thalweg_format": 2}), "damaged: zarr.json"),
+        (
+            lambda path: zarr.open_group(path).attrs.put({"thalweg_format": 2}),
+            "damaged: study.zarr/zarr.json",
+        ),
     ],
 )
 def test_damaged_stores(tmp_path, damage, message):
@@ -61,12 +64,21 @@ def chunks(directory, path):
         "optimizers/heavy_ball/time",
         "curvature/nesterov/largest",
         "comparisons/nesterov/distance",
+        "laws/gradient_descent/params",
     ],
 )
-def test_rows_that_are_gone_are_missed(copy, array):
+@pytest.mark.parametrize("gone", [True, False])
+def test_rows_that_are_gone_or_damaged_are_told(copy, array, gone):
+    """In a finished study too, where nobody else would read them."""
     file = chunks(copy, array)[0]
-    file.unlink()
-    message = f"damaged: {array} lacks stored rows: {file.relative_to(copy / 'study.zarr')} is"
+    if gone:
+        file.unlink()
+    else:
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+    fault = "is missing, but was written" if gone else "does not agree with its checksum"
+    message = rf"damaged: {file.relative_to(copy)} {fault}\.$"
     for command in (resume, write_report):
         with pytest.raises(StoreError, match=message):
             command(copy)

@@ -221,7 +221,7 @@ def solving(params, inputs):
         def unfinished(x):
             return jnp.abs(jnp.cos(x) + b - x) > 1e-14
 
-        return jax.lax.while_loop(unfinished, lambda x: 0.5 * (x + jnp.cos(x) + b), 0.0)
+        return jax.lax.while_loop(unfinished, lambda x: 0.5 * (x + jnp.cos(x) + b), jnp.zeros(()))
 
     return jax.vmap(root)(0.1 * jnp.tanh(inputs @ params)[:, 0])[:, None]
 

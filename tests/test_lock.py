@@ -206,7 +206,7 @@ def test_file_systems_without_links(tmp_path, monkeypatch):
     def refused(*_):
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(_lock.os, "link", refused)
+    monkeypatch.setattr(os, "link", refused)
     with Lock(tmp_path), pytest.raises(StoreError, match="is at work here since"):
         Lock(tmp_path).__enter__()
     assert not list(tmp_path.iterdir())
@@ -220,7 +220,7 @@ def test_a_network_that_loses_the_answer(tmp_path, monkeypatch):
         original(source, target)
         raise FileExistsError(17, "File exists")
 
-    monkeypatch.setattr(_lock.os, "link", answered)
+    monkeypatch.setattr(os, "link", answered)
     with Lock(tmp_path):
         assert (tmp_path / _lock.LOCK_NAME).exists()
     assert not list(tmp_path.iterdir())

@@ -119,6 +119,7 @@ def test_it_is_told_in_one_line(capsys):
     memory = build(parse_spec(TINY)).memory
     text = memory.told(3 * 2**20)
     assert text.startswith("memory: about 1 GiB of ")
+    assert "(1 GiB for Python and compiled programs, " in text
     assert text.endswith("on disk: about 3 MiB at most")
     out = io.StringIO()
     Lines(out).say(text)

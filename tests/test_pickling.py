@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import multiprocessing
 import pickle
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -149,6 +150,12 @@ def test_dynamics_and_other_declarations(thing):
 def test_optax_transformations_are_closures_which_python_cannot_pickle():
     with pytest.raises((AttributeError, pickle.PicklingError), match="local"):
         pickle.dumps(tw.Optax(optax.adam(1e-3)))
+
+
+def test_an_error_of_a_store():
+    error = tw.study.StoreError("is damaged", Path("out"))
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.path) == (str(error), error.path)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -161,7 +162,7 @@ def test_checkpoints_take_little_of_the_time(monkeypatch):
         now[0] += 10
 
     store: Any = SimpleNamespace(save_checkpoint=save)
-    monkeypatch.setattr(_checkpoints.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     checkpoints = _checkpoints.Checkpoints(store, "run")
     for index in range(1, 1001):
         now[0] += 1

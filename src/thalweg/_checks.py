@@ -1,4 +1,4 @@
-"""Checks of single numbers, with messages that name the field."""
+"""Checks of numbers and data, with messages that name the field."""
 
 import math
 from collections.abc import Iterable
@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import Array
 
 # The largest length that an array can have.
 _LARGEST = 2**63 - 1
@@ -88,3 +89,27 @@ def check_precision(dtype: Any, field: str) -> None:
             f"{field}: {dtype} has too few digits for dynamics to be followed; use float32 or"
             " float64."
         )
+
+
+def checked_data(data: Any, field: str) -> Array:
+    """Data as an array with a leading axis of samples, real and finite.
+
+    **Raises:** TypeError for something else than an array, and for complex numbers; ValueError for
+    an array without samples, and for NaN or infinity in it.
+    """
+    try:
+        array = jnp.asarray(data)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{field}: expected an array, got {type(data).__name__}.") from error
+    if array.ndim == 0 or array.size == 0:
+        raise ValueError(f"{field}: holds no samples (shape {array.shape}).")
+    if isinstance(array, Tracer):
+        return array
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise TypeError(f"{field}: complex numbers ({array.dtype}) are not supported.")
+    if jnp.issubdtype(array.dtype, jnp.floating) and not np.isfinite(np.asarray(array)).all():
+        where = np.argwhere(~np.isfinite(np.asarray(array)))[0]
+        raise ValueError(
+            f"{field}: NaN or infinity, first at index {tuple(int(i) for i in where)}."
+        )
+    return array

@@ -152,7 +152,7 @@ def _apply(eqn, arguments: list[_Value], matters: list[bool], findings: _Finding
         return [_comparison(eqn, *arguments)]
     if name in _MOVES and arguments[0].margin is not None and len(arguments) == 1:
         truth, last, *margin = (
-            _bind(eqn, [m])[0] for m in (arguments[0].value, arguments[0].end, *arguments[0].margin)
+            bind(eqn, [m])[0] for m in (arguments[0].value, arguments[0].end, *arguments[0].margin)
         )
         return [_Value(truth, last, (margin[0], margin[1]))]
     if any(matters) and _moves(arguments):
@@ -191,7 +191,7 @@ def _piecewise(jaxpr) -> bool:
     )
 
 
-def _bind(eqn, values: list) -> list:
+def bind(eqn, values: list) -> list:
     """The operation as it is, on other values."""
     found = eqn.primitive.get_bind_params(eqn.params)
     # Before jax 0.10, functions among the parameters are handed over on their own.
@@ -202,20 +202,20 @@ def _bind(eqn, values: list) -> list:
 
 def _smooth(eqn, arguments: list[_Value]) -> list[_Value]:
     """An operation without kinks, in the middle and at the end."""
-    results = _bind(eqn, [a.value for a in arguments])
+    results = bind(eqn, [a.value for a in arguments])
     if all(a.end is None for a in arguments) or eqn.primitive.name in _EXCEPTIONAL:
         return [_Value(r) for r in results]
-    ends = _bind(eqn, [a.last for a in arguments])
+    ends = bind(eqn, [a.last for a in arguments])
     return [_Value(*pair) for pair in zip(results, ends, strict=True)]
 
 
 def _comparison(eqn, left: _Value, right: _Value) -> _Value:
-    truth = _bind(eqn, [left.value, right.value])[0]
+    truth = bind(eqn, [left.value, right.value])[0]
     if left.end is None and right.end is None:
         return _Value(truth)
     sign = _COMPARISONS[eqn.primitive.name]
     middle = jax.lax.stop_gradient(sign * (left.value - right.value))
-    last = _bind(eqn, [left.last, right.last])[0]
+    last = bind(eqn, [left.last, right.last])[0]
     return _Value(truth, last, (middle, sign * (left.last - right.last)))
 
 
@@ -293,7 +293,7 @@ def _extreme(eqn, arguments, record) -> _Value:
     middle = jax.lax.stop_gradient(x.value)
 
     def largest(v):
-        return _bind(eqn, [v])[0]
+        return bind(eqn, [v])[0]
 
     result, push = jax.vjp(largest, middle)
     record(push(jnp.ones_like(result))[0] > 0)

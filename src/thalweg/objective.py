@@ -8,10 +8,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ._checks import check_positive_integer, check_precision
+from ._checks import check_positive_integer, check_precision, checked_data
 from ._independence import FEWEST, check_independent, check_independent_on_trial
 from ._kinks import has_kinks, kink_pattern, mean_over_segment, unread_operations
 from ._pickling import state_by_name
@@ -87,8 +86,8 @@ class Objective(eqx.Module):
                 raise TypeError(f"{field}: expected a function, got {type(function).__name__}.")
         self.predict = predict
         self.loss = loss
-        self.inputs = _checked_data(inputs, "inputs")
-        self.targets = _checked_data(targets, "targets")
+        self.inputs = checked_data(inputs, "inputs")
+        self.targets = checked_data(targets, "targets")
         if self.inputs.shape[0] != self.targets.shape[0]:
             raise ValueError(
                 f"targets: {self.targets.shape[0]} samples, but inputs has {self.inputs.shape[0]}."
@@ -385,22 +384,3 @@ class Segment(eqx.Module):
 
 def _split(array: Array, parts: int, head: int) -> Array:
     return array[:head].reshape((parts, head // parts, *array.shape[1:]))
-
-
-def _checked_data(data: Any, field: str) -> Array:
-    try:
-        array = jnp.asarray(data)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{field}: expected an array, got {type(data).__name__}.") from error
-    if array.ndim == 0 or array.size == 0:
-        raise ValueError(f"{field}: holds no samples (shape {array.shape}).")
-    if isinstance(array, Tracer):
-        return array
-    if jnp.issubdtype(array.dtype, jnp.complexfloating):
-        raise TypeError(f"{field}: complex numbers ({array.dtype}) are not supported.")
-    if jnp.issubdtype(array.dtype, jnp.floating) and not np.isfinite(np.asarray(array)).all():
-        where = np.argwhere(~np.isfinite(np.asarray(array)))[0]
-        raise ValueError(
-            f"{field}: NaN or infinity, first at index {tuple(int(i) for i in where)}."
-        )
-    return array

@@ -17,10 +17,11 @@ from .objective import Objective
 class Status:
     """How a trajectory ended.
 
-    `kind`: "completed" when every saved time was reached; "diverged" when numbers stopped being
-    finite or grew without bound; "stopped" when a limit (of steps, say) was met first;
-    "uncontrolled" when every saved time was reached, with an error too large to rely on. `time`
-    and, for an optimizer, `step` say where it ended unless it completed.
+    `kind`: "completed" when every saved time was reached, or the tolerance of `until`, whether the
+    flow stays there (`Trajectory.limit.found`) or not; "diverged" when numbers stopped being finite
+    or grew without bound; "stopped" when a limit (of steps, say) was met first; "uncontrolled" when
+    the end was reached with an error too large to rely on. `time` and, for an optimizer, `step` say
+    where it ended unless it completed.
     """
 
     kind: Literal["completed", "diverged", "stopped", "uncontrolled"] = "completed"
@@ -30,7 +31,7 @@ class Status:
 
     @property
     def ok(self) -> bool:
-        """Whether every saved time was reached."""
+        """Whether the end was reached: the kind is "completed" or "uncontrolled"."""
         return self.kind in ("completed", "uncontrolled")
 
 
@@ -118,7 +119,8 @@ class Trajectory(eqx.Module):
 
     - `times`: shape `(saves,)`, flow time. An optimizer's k-th iterate stands at
       `k * optimizer.time_per_step`.
-    - `params`: the parameters' PyTree, each leaf with a leading axis of saved times.
+    - `params`: the parameters' PyTree, each leaf with a leading axis of saved times: those at the
+      last one are `jax.tree.map(lambda x: x[-1], trajectory.params)`.
     - `observables`: name -> array with a leading axis of saved times; "loss" is always there.
     - `error`: shape `(saves,)`, the estimated Euclidean distance, over all parameters, to the exact
       flow; `None` for an optimizer, whose iterates are what they are up to round-off. An estimate,
@@ -126,8 +128,8 @@ class Trajectory(eqx.Module):
     - `steps`: shape `(saves,)`, step numbers of an optimizer; `None` for a flow.
     - `status`, `stats`, `dynamics`, `objective`, `initial`: how it ended, what it cost, what was
       followed, on which landscape, and from which parameters.
-    - `limit`: for a flow followed until it arrived somewhere, what it arrived at: see
-      `thalweg.until`.
+    - `limit`: for a flow that met the tolerance of `until`, where it ended, and whether it stays
+      there: a `thalweg.until.CriticalPoint`. Otherwise `None`.
     """
 
     times: Float[Array, "saves"]

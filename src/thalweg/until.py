@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ._checks import check_positive
+from ._critical_point import CriticalPoint as CriticalPoint
 from ._modes import ROUNDING_COST, Modes, gradient_and_rounding, modes, rounding_norm
 from ._newton import DENSE, Newton, gradient_norm_at, newton
 from ._trees import tree_axpy, tree_dot, tree_dtype, tree_norm, tree_size, tree_sub
@@ -31,57 +32,6 @@ _RESIDUAL = 1e-6
 _CONVERGES = 0.1
 # A point stands alone if the gradient left there moves it by no more than this part of its size.
 _ALONE = 1e-3
-
-
-class CriticalPoint(eqx.Module):
-    """What a flow converged to, or passes.
-
-    - `gradient_norm`: Euclidean norm of the gradient there.
-    - `index`: how many eigenvalues of the Hessian are negative without doubt, counted up to 4.
-    - `eigenvalues`: the smallest ones, with residuals.
-    - `jump`: the distance from where the flow was left to here, `newton_steps` of Newton's method.
-    - `found`: whether the flow converges to a critical point near here. The gradient also falls,
-        without one, on the way to infinity, where a valley is nearly flat, and where a flow passes
-        a saddle.
-    - `isolated`: whether the smallest eigenvalue is positive beyond what the gradient left makes
-        uncertain. A zero eigenvalue, along a valley of minima, comes out positive by as much.
-    - `component`: how far the flow is from the saddle along directions in which the landscape
-        curves down. However short, it grows. Zero where rounding hides it.
-    """
-
-    gradient_norm: float
-    index: int
-    eigenvalues: Eigenvalues
-    jump: float
-    newton_steps: int
-    found: bool
-    isolated: bool
-    component: float = 0.0
-
-    @property
-    def smallest_eigenvalue(self) -> tuple[float, float]:
-        """An interval that holds an eigenvalue: the smallest that was found."""
-        return float(self.eigenvalues.lower[0]), float(self.eigenvalues.upper[0])
-
-    @property
-    def kind(self) -> str:
-        """In words: minimum, degenerate or saddle, or none."""
-        if self.index and not self.found:
-            if self.component:
-                return "no critical point near, where the landscape curves down: the flow goes on"
-            return "where the landscape curves down, but has no slope along that beyond rounding"
-        if self.index:
-            return f"a saddle of index {self.index}" + (" or more" if self.index >= 4 else "")
-        if not self.found:
-            return "no critical point near (a degenerate one, or an infimum at infinity)"
-        return "a minimum" if self.isolated else "a critical point with a flat direction"
-
-    def __str__(self):
-        value, residual = float(self.eigenvalues.value[0]), float(self.eigenvalues.residual[0])
-        return (
-            f"{self.kind}, gradient norm {self.gradient_norm:.1e}, smallest eigenvalue {value:.3g}"
-            f" +- {residual:.1e}"
-        )
 
 
 class GradientNorm:
@@ -139,8 +89,9 @@ class _Passage:
     def cast_on(self, end: Arrival) -> Arrival:
         """The end of a flow that may have left the saddle on the wrong side."""
         doubt = (
-            f" It passed a saddle at a distance of {self.component:.1e}, which is no more than the"
-            f" error there, {self.error:.1e}: the exact flow may have left it on another side."
+            " The flow passed a saddle, where its component along directions in which the landscape"
+            f" curves down was {self.component:.1e}. That is no more than the error there,"
+            f" {self.error:.1e}: the exact flow may have left the saddle on another side."
         )
         return replace(end, error=math.inf, message=end.message + doubt)
 
@@ -280,11 +231,16 @@ class _Look:
                 ". A symmetry leads there, up to rounding: any component along the directions in"
                 " which the landscape curves down would grow"
             )
-            return self._arrival(replace(place, rest=stable), reason)
+            # The companion, which starts a little beside, leaves the saddle.
+            advice = (
+                "A smaller `rtol` does not help: parameters that differ in their last digits leave"
+                " the saddle. To keep the symmetry, follow a flow of symmetric parameters alone."
+            )
+            return replace(self._arrival(replace(place, rest=stable), reason), advice=advice)
         message = (
             f"the gradient norm fell to {self._norm:.1e} at a saddle of index {place.index}, up to"
-            " rounding: whether the flow stays there, or where it goes on to, cannot be told. A"
-            " smaller tolerance may tell."
+            " rounding: whether the flow stays there, or where it goes on to, cannot be told."
+            " `gradient_norm(...)` of a smaller tolerance may tell."
         )
         return self._undecided(place, message)
 
@@ -303,7 +259,7 @@ class _Look:
         message = (
             f"the gradient norm fell to {self._norm:.1e} {where}: the landscape curves down by"
             f" {curvature[first]:.2g}, and along that direction the flow is {away[first]:.1e} away"
-            f" from where its slope vanishes. A tolerance below {slope.max() / 2:.1e} follows it."
+            f" from where its slope vanishes. `gradient_norm({slope.max() / 2:.1e})` follows it on."
         )
         return self._undecided(place, message, component, departure)
 
@@ -371,6 +327,17 @@ def gradient_norm(tolerance: float) -> GradientNorm:
     message says how fast the flow leaves and which tolerance follows it on. A saddle is an arrival
     only for a flow that has no component at all along the directions in which the landscape curves
     down there. What was reached is in `Trajectory.limit`, a `CriticalPoint`.
+
+    Look at `flow.limit.found`, not at the status alone. The status "completed" says that the
+    gradient norm fell to the tolerance with a small error, also where the flow goes on from there
+    (`found` is false). "stopped" says that the tolerance was not met by `t1`, within `max_steps` or
+    in this precision; `limit` is `None` then. "uncontrolled" says that the error at the end is too
+    large to rely on.
+
+    For a flow with momentum the condition looks at the parameters only, not at the velocity. A flow
+    that swings through the neighbourhood of a minimum ends there, although its velocity may carry
+    it on, over a barrier into another valley. This is likely for a crude tolerance and little
+    friction: use a small tolerance, or compare with the flow to a late `t1`.
 
     Curvature below the rounding of the Hessian (beyond 200 parameters, below a millionth of its
     norm) counts as none: what a flow does along such directions, at times beyond the inverse, is

@@ -146,7 +146,7 @@ def certify(
     if path.errors.max() >= epsilon:
         raise ValueError(
             f"epsilon: {epsilon:g} is not above the flow's own error,"
-            f" {path.errors.max():.3g}; use tighter tolerances."
+            f" {path.errors.max():.3g}; use a smaller `rtol`."
         )
     first = _row(path.params, 0)
     evidence.check(objective, first)

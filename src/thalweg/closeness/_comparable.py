@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import equinox as eqx
@@ -34,6 +35,54 @@ def check_comparable(run: Trajectory, flow: Trajectory) -> tuple[str, ...]:
     _check_starts(run, flow)
     _check_landscapes(run, flow)
     return notes
+
+
+def shortcomings(
+    run: Trajectory, flow: Trajectory, common: np.ndarray, still: bool
+) -> tuple[str, ...]:
+    """What makes numbers of a comparison NaN, or leaves times out.
+
+    `common` are the places of the common times among those of the run; `still`: at these times the
+    flow is where it started.
+    """
+    return tuple(_shortcomings(run, flow, common, still))
+
+
+def _shortcomings(
+    run: Trajectory, flow: Trajectory, common: np.ndarray, still: bool
+) -> Iterator[str]:
+    for one, name in ((run, "run"), (flow, "flow")):
+        if one.status.kind != "completed":
+            message = one.status.message.rstrip(".") or "no reason is known"
+            yield f'The {name} ended with the status "{one.status.kind}": {message}.'
+        finite = np.isfinite(np.asarray(jax.vmap(tree_norm)(one.params)))
+        if not finite.all():
+            first = float(one.times[int(np.argmin(finite))])
+            yield (
+                f"Numbers of the {name} are not finite from t = {first:.6g} on: neither is the"
+                " distance."
+            )
+    fewer = min(len(run.times), len(flow.times))
+    if len(common) == 1 and float(run.times[common[0]]) == 0:
+        yield (
+            "The only saved time that both have is 0, where both start: the distance is zero, and"
+            " `relative` is NaN. Integrate the flow with `save_at=run.times`."
+        )
+    else:
+        if 2 * len(common) < fewer:
+            yield (
+                f"Only {len(common)} of the run's {len(run.times)} saved times are among the"
+                f" flow's {len(flow.times)}: the others are left out. Integrate the flow with"
+                " `save_at=run.times`."
+            )
+        if still:
+            yield "The flow does not move: `relative` is NaN."
+    if start_of(flow) is None:
+        yield (
+            "Where the flow starts is not known: `moved` and `relative` are NaN. Save it at time 0."
+        )
+    if flow.error is None and isinstance(flow.dynamics, Flow):
+        yield "The flow has no error estimate: the error bars are NaN."
 
 
 def start_of(trajectory: Trajectory) -> PyTree | None:

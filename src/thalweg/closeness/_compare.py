@@ -14,7 +14,7 @@ from .._trees import tree_norm, tree_scale, tree_sub
 from ..flows import Flow
 from ..objective import Objective
 from ..trajectory import Trajectory
-from ._comparable import check_comparable, row, start_of
+from ._comparable import check_comparable, row, shortcomings, start_of
 
 # Relative difference up to which two saved times are the same time, and in units of rounding.
 _SAME_TIME, _ROUNDING = 1e-9, 4
@@ -28,15 +28,15 @@ class Comparison(eqx.Module):
 
     - `distance`: Euclidean distance over all parameters; `error`: its error bar, the sum of both
       trajectories' own.
-    - `moved`: how far the flow has come from its starting point; `relative`: distance over the
-      farthest that the flow comes (one number for all times). NaN if the start is not known;
-      `relative` is NaN, too, if the flow does not move.
+    - `moved`: the flow's Euclidean distance from its starting point; `relative`: `distance` divided
+      by the largest `moved` (one number for all times). Both are NaN if the start is not known;
+      `relative` is NaN, too, if the flow does not move or only time 0 is common.
     - `loss_difference`: loss of the run minus loss of the flow; `loss_error`: its error bar, the
       gradient's norm times `error` plus the second-order term, both first taken at the flow.
     - `prediction_distance`: root mean square over samples of the distance between predictions;
       `prediction_error`: its error bar, `error` times the largest singular value of the Jacobian
       over the root of the number of samples.
-    - `notes`: what makes the meaning of these numbers doubtful, in sentences; see `compare`.
+    - `notes`: what makes these numbers doubtful or NaN, in sentences; see `compare`.
 
     `loss_error`, `prediction_distance` and `prediction_error` are `None` where no objective is
     known.
@@ -64,14 +64,18 @@ def compare(run: Trajectory, flow: Trajectory, objective: Objective | None = Non
     Two flows can be compared as well, and two optimizers: with another tolerance, step size or
     precision, say. The second one is what `moved` and the error bars are taken from.
 
+    What `tw.predicted_run` returns cannot be compared here, since it has losses and predictions but
+    no parameters: compare its `loss` with the run's.
+
     **Arguments:**
 
-    - `run`, `flow`: from the same parameters, on the same objective. Only saved times that both
+    - `run`, `flow`: two `Trajectory` objects, as `tw.descend`, `tw.integrate` and `tw.observe`
+        return them, from the same parameters, on the same objective. Only saved times that both
         have are compared (nothing is interpolated).
     - `objective`: another objective to measure losses and predictions on, for instance with data
         that were not trained on. By default the flow's, or the run's where the flow has none.
 
-    **Raises:** ValueError when
+    **Raises:** TypeError for anything but two trajectories and an objective. ValueError when
 
     - the flow is the first argument and the run the second;
     - the two share no saved time, or have parameters of different structures;
@@ -89,6 +93,15 @@ def compare(run: Trajectory, flow: Trajectory, objective: Objective | None = Non
     - it is not known which flow an optimizer discretises. This is so for optax transformations such
         as Adam unless `Optax(..., flow=...)` says it: what a step takes of time is then a choice;
     - two optimizers discretise flows with different times.
+
+    `Comparison.notes` says also, without a warning, when
+
+    - a trajectory ended early or with an error that is too large to rely on (its status is
+        "diverged", "stopped" or "uncontrolled"), or holds numbers that are not finite;
+    - the only common time is 0, or fewer than half of the saved times of the shorter trajectory
+        are common;
+    - the flow's start or error is not known, or the flow does not move, so that some numbers are
+        NaN.
     """
     check_instance(run, Trajectory, "run", "a Trajectory")
     check_instance(flow, Trajectory, "flow", "a Trajectory")
@@ -120,6 +133,7 @@ def compare(run: Trajectory, flow: Trajectory, objective: Objective | None = Non
         )
         if objective is not None:
             loss_difference = measured
+    notes += shortcomings(run, flow, ours, bool(travelled == 0))
     return Comparison(
         times=_rows(flow.times, theirs),
         distance=distance,

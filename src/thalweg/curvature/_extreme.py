@@ -13,8 +13,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from .._checks import check_positive
 from .._trees import check_params, tree_size
 from ._eigenvalues import Eigenvalues
-from ._lanczos import Wanted, lanczos, rows_needed
+from ._lanczos import lanczos
 from ._products import Resolution
+from ._wanted import Wanted, rows_needed
 
 _MAX_PRODUCTS = 1000
 

@@ -36,50 +36,14 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from .._powers import scale_of, times_power
 from ._products import Products, Resolution, Scaling
+from ._wanted import LEAST_EXPANSIONS, Wanted
 
 # The share of randomness in a warm start: much less, and what is new is found late; much more,
 # and what is known is lost.
 _RANDOM = 0.1
 
-# Expansions before a residual may end the search, whatever the tolerance.
-_LEAST = 4
-
 # Accelerators may round float32 factors to fewer digits unless told not to.
 _matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-
-
-class Wanted(eqx.Module):
-    """How many eigenvalues at each end; one more there is watched, the next in line."""
-
-    largest: int = eqx.field(static=True)
-    smallest: int = eqx.field(static=True)
-
-    @property
-    def count(self) -> int:
-        """Number of wanted eigenvalues."""
-        return self.largest + self.smallest
-
-    @property
-    def spares(self) -> int:
-        """Number of pairs next in line: one at each end where anything is wanted."""
-        return (self.largest > 0) + (self.smallest > 0)
-
-    def positions(self, count: Int[Array, ""]) -> Int[Array, "wanted"]:
-        """Places of the wanted among `count` values in increasing order, outermost first."""
-        high = count - 1 - jnp.arange(self.largest)
-        return jnp.clip(jnp.concatenate([high, jnp.arange(self.smallest)]), 0, count - 1)
-
-    def spare_positions(self, count: Int[Array, ""]) -> Int[Array, "spares"]:
-        """Places of the pairs next in line."""
-        return self._ends(count, self.largest, self.smallest)
-
-    def rivals(self, count: Int[Array, ""]) -> Int[Array, "spares"]:
-        """Places of the wanted pairs that those next in line may overtake."""
-        return self._ends(count, self.largest - 1, self.smallest - 1)
-
-    def _ends(self, count, high, low) -> Int[Array, "spares"]:
-        places = [count - 1 - high] * (self.largest > 0) + [jnp.asarray(low)] * (self.smallest > 0)
-        return jnp.clip(jnp.stack(places), 0, count - 1)
 
 
 class Ritz(eqx.Module):
@@ -126,13 +90,6 @@ class _Search(eqx.Module):
     finite: Bool[Array, ""]
 
 
-def rows_needed(wanted: Wanted, parameters: int, *, least: bool = False) -> int:
-    """The default number of rows of the basis (memory is twice this many vectors), or the least."""
-    # What a restart keeps, or what the search starts with, and room to go on from there.
-    held = max(wanted.count + wanted.spares, _block(wanted)) + _LEAST
-    return min(parameters, held if least else max(32, 2 * held))
-
-
 def lanczos(
     matvec: Callable[[Float[Array, "parameters"]], Float[Array, "parameters"]],
     start: Float[Array, "vectors parameters"],
@@ -161,7 +118,7 @@ def lanczos(
         if everything:
             done = s.imaged == parameters
         else:
-            enough = (s.imaged >= wanted.count) & (s.expansions >= _LEAST)
+            enough = (s.imaged >= wanted.count) & (s.expansions >= LEAST_EXPANSIONS)
             done = enough & (s.excess <= 0)
         return (queue_empty & done) | (s.products >= max_products) | ~s.finite
 
@@ -210,22 +167,17 @@ def lanczos(
         search = jax.lax.while_loop(lambda s: ~finished(s), step, search)
     else:
         search = jax.lax.while_loop(lambda s: ~finished(s), cycle, search)
-    chain = jnp.minimum(search.products, rows) if _block(wanted) == 1 else 1
+    chain = jnp.minimum(search.products, rows) if wanted.block == 1 else 1
     krylov = jnp.where(search.imaged == parameters, parameters, chain)
     share = jnp.where(jnp.any(start), _RANDOM / (1 + _RANDOM), 1.0)
     return _result(search, wanted, tolerance, krylov, share)
-
-
-def _block(wanted: Wanted) -> int:
-    """Number of start vectors: one of them sees only one copy of a multiple eigenvalue."""
-    return max(wanted.largest, wanted.smallest)
 
 
 def _begin(start, key, wanted, rows) -> _Search:
     """A basis of start vectors, each some of those given and a random one; no images yet."""
     count, parameters = start.shape
     dtype = start.dtype
-    block = _block(wanted)
+    block = wanted.block
     threshold = jnp.sqrt(jnp.finfo(dtype).eps)
 
     def unit(vectors):
@@ -372,7 +324,7 @@ def _rounding(s: _Search, scale, resolution: Resolution):
 def _restarted(s: _Search, wanted: Wanted) -> _Search:
     """A full basis cut back to its outermost Ritz vectors."""
     rows = s.basis.shape[0]
-    low, high = _kept(wanted, rows)
+    low, high = wanted.kept(rows)
     _, coefficients = _rayleigh_ritz(s)
     chosen = jnp.concatenate([coefficients[:, :low], coefficients[:, rows - high :]], axis=1).T
     basis = jnp.zeros_like(s.basis).at[: low + high].set(_matmul(chosen, s.basis))
@@ -383,15 +335,6 @@ def _restarted(s: _Search, wanted: Wanted) -> _Search:
         s,
         (basis, images, _matmul(basis, images.T), kept, kept),
     )
-
-
-def _kept(wanted: Wanted, rows: int) -> tuple[int, int]:
-    """Ritz vectors to keep at the low and the high end: about half the basis, in proportion."""
-    low = wanted.smallest + (wanted.smallest > 0)
-    high = wanted.largest + (wanted.largest > 0)
-    rest = max(rows // 2 - low - high, 0)
-    share = rest * wanted.smallest // wanted.count
-    return low + share, high + rest - share
 
 
 def _result(s: _Search, wanted: Wanted, tolerance, krylov, random_share) -> Ritz:

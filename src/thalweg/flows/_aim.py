@@ -35,7 +35,7 @@ def follow_with_error(flow, objective, params: PyTree, error: float, **options: 
             # An attempt that came to the end is worth more than a finer one that did not.
             spent -= best.stats.gradients
             stats = replace(best.stats, error_gradients=spent)
-            message = f"{_short_of(best, error)} With tighter tolerances: {aim}"
+            message = f"{_short_of(best, error)} With a smaller `rtol`: {aim}"
             return replace(best, stats=stats, status=Status("uncontrolled", message))
         if reached <= error:
             return trajectory
@@ -52,4 +52,7 @@ def follow_with_error(flow, objective, params: PyTree, error: float, **options: 
 def _short_of(trajectory: Trajectory, error: float) -> str:
     assert trajectory.error is not None
     reached = float(jnp.max(trajectory.error))
-    return f"the error reported is {reached:.2g}; {error:.2g} was asked for."
+    found = (
+        f"the error reported is {reached:.2g}" if np.isfinite(reached) else "the error is unknown"
+    )
+    return f"{found}; {error:.2g} was asked for."

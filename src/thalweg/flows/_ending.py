@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from .._trees import tree_all_finite, tree_axpy, tree_dtype, tree_norm, tree_size
@@ -65,15 +66,21 @@ def stalled(ahead: Ahead, farthest: float, t: float) -> Status:
     return Status("stopped", f"{where}: {why}.", t)
 
 
-def controlled(params: PyTree, moved: float, error: float) -> Status:
-    """Whether the error of a flow's last point is small against the way there."""
+def controlled(
+    params: PyTree, moved: float, error: float, advice: str = " Use a smaller `rtol`."
+) -> Status:
+    """Whether the error of a flow's last point is small against the way there.
+
+    `advice` ends the message if it is not.
+    """
     if moved == 0:
         return Status(message="the flow stands still: its start is a critical point.")
     rounding = 100 * float(tree_norm(params)) * float(jnp.finfo(tree_dtype(params)).eps)
     if error <= max(_LARGEST_ERROR * moved, rounding):
         return Status()
-    return Status(
-        "uncontrolled",
-        f"the error reported, {error:.2g}, is not small against the distance moved, {moved:.2g}:"
-        " the exact flow may lead elsewhere. Use tighter tolerances.",
-    )
+    fault = "the error is unknown"
+    if np.isfinite(error):
+        fault = (
+            f"the error reported, {error:.2g}, is not small against the distance moved, {moved:.2g}"
+        )
+    return Status("uncontrolled", f"{fault}: the exact flow may lead elsewhere.{advice}")

@@ -36,10 +36,12 @@ def integrate(
     - `objective`, `params`: the landscape and the starting point.
     - `t1`: the final time; defaults to the last of `save_at`.
     - `save_at`: times to save at, increasing, from 0 to `t1`; defaults to 0 and `t1`.
-    - `rtol`, `atol`: tolerances, elementwise `atol + rtol |y|`, root mean square. They steer the
-        step size; what was reached is in `Trajectory.error`. Defaults:
-        `rtol` 1e-6 (float32: 1.2e-5; a network with kinks such as ReLU: 1e-4), `atol` a hundredth
-        of `rtol`.
+    - `rtol`, `atol`: tolerances of a step, which steer its size; what was reached is in
+        `Trajectory.error`. `solvers.BDF` keeps the Euclidean norm of a step's error, over all n
+        parameters, below `0.05 (atol sqrt(n) + rtol |y|)`; the other solvers keep the root mean
+        square of the errors over `atol + rtol |y|`, taken elementwise, below 1. With the default
+        `atol`, only `rtol` matters in practice. Defaults: `rtol` 1e-6 (float32: 1.2e-5; a network
+        with kinks such as ReLU: 1e-4), `atol` a hundredth of `rtol`.
     - `solver`: any diffrax solver with an embedded error estimate. `None` lets the flow decide: for
         a gradient flow `solvers.BDF`, with two million parameters and more `solvers.RKC2`; for a
         network with kinks `solvers.AveragedMidpoint`; for a flow with momentum Dopri8, with `rtol`
@@ -48,7 +50,9 @@ def integrate(
         parameters, at every saved time. The flow is integrated again with tighter tolerances until
         the error reported is no larger; what earlier attempts cost is among `error_gradients`.
     - `until`: follow the flow to its limit, for instance `tw.until.gradient_norm(1e-12)`; without
-        `t1`, for as long as it takes. The last row is then the limit, see `Trajectory.limit`.
+        `t1`, for as long as it takes. The last row is then the end, and `Trajectory.limit` says
+        what it is: `limit.found` is false where the tolerance was met but the flow goes on. The
+        status is "completed" in both cases, and "stopped" if the tolerance was not met.
     - `max_steps`: a limit on attempted steps.
 
     **Returns:** a `Trajectory` whose `error` is, at every saved time, the estimated Euclidean

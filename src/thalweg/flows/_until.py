@@ -43,7 +43,8 @@ class Departure(NamedTuple):
 class Arrival(eqx.Module):
     """What an ending says about a point: nothing but what looking cost, or that it is the end.
 
-    At the end, `departure` says how the flow leaves, if it does.
+    At the end, `departure` says how the flow leaves, if it does, and `advice` what to do where the
+    error is too large.
     """
 
     params: PyTree = None
@@ -52,6 +53,7 @@ class Arrival(eqx.Module):
     cost: int = 0
     message: str = ""
     departure: Departure | None = None
+    advice: str = "Use a smaller `rtol`."
 
     @property
     def final(self) -> bool:
@@ -70,6 +72,7 @@ class Ending(Protocol):
     def __call__(self, objective: Objective, params: PyTree, error: float, rate: float) -> Arrival:
         """Called now and then, with where the flow is and the error of that.
 
+        `params` are the parameters alone, also for a flow with momentum: its velocity is not seen.
         What relaxes with `rate` or faster has had the time to do so.
         """
         ...
@@ -98,7 +101,8 @@ def follow_until(
         if last.time == 0 or not last.status.ok:
             continue
         # Once the flow was lost from sight, what comes after may be another way's end.
-        apart = controlled(last.params, _moved(last.params, run.params), last.error or 0.0)
+        moved = _moved(last.params, run.params)
+        apart = controlled(last.params, moved, last.error or 0.0, advice="")
         lost = lost if lost.kind == "uncontrolled" else replace(apart, time=last.time)
         if apart.kind == "uncontrolled":
             doubted = max(doubted, float(last.error or 0.0))
@@ -117,11 +121,14 @@ def follow_until(
     if rows and rows[-1] is last:
         rows.pop()
     if arrival.final:
-        status = controlled(arrival.params, _moved(arrival.params, run.params), arrival.error)
+        moved = _moved(arrival.params, run.params)
+        status = controlled(arrival.params, moved, arrival.error, advice="")
         place = ""
         if status.kind == "completed" and lost.kind == "uncontrolled":
             status, place = lost, f"on the way, at t = {lost.time:.3g}, "
-        doubt = f" But {place}{status.message}" if status.kind == "uncontrolled" else ""
+        doubt = ""
+        if status.kind == "uncontrolled":
+            doubt = f" But {place}{status.message} {arrival.advice}"
         last = replace(
             last,
             params=arrival.params,

@@ -123,9 +123,10 @@ def coordinatewise(optimizer: Optimizer, params: PyTree[Array], steps: int) -> C
         worst = int(np.argmax(apart))
         if apart[worst] > float(jnp.finfo(float).eps) ** 0.75:
             raise NotLinearError(
-                f"its steps depend on the coordinates: {linear.names[0]} and {linear.names[worst]}"
-                " move differently under the same gradients, as with `optax.masked` and"
-                " `optax.multi_transform`, and a kernel adds up what all parameters do."
+                "its steps are not the same multiple of the gradient for all parameters:"
+                f" {linear.names[0]} and {linear.names[worst]} move differently under the same"
+                " gradients, as with `optax.masked` and `optax.multi_transform`. A tangent kernel"
+                " sums over all parameters with one weight."
             )
     return Coordinatewise(linear, optimizer)
 

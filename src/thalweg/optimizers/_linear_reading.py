@@ -22,7 +22,7 @@ from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Literal
 from jaxtyping import Array
 
-from .._kinks import _bind as bind
+from .._kinks import bind
 
 
 class Linear(NamedTuple):
@@ -201,15 +201,16 @@ class Reader:
     def couples(self, linear: Sequence[Linear]) -> NotLinearError:
         """An operation makes one number of several entries, or moves them."""
         return NotLinearError(
-            f"its steps depend on the coordinates: {self._where()} brings entries of"
-            f" {self._leaves(linear)} together (`{self._name()}`)."
+            f"its step of one parameter depends on other parameters: {self._where()} brings entries"
+            f" of {self._leaves(linear)} together (`{self._name()}`)."
         )
 
     def differ(self, x: Linear) -> NotLinearError:
         """An operation does not treat all entries of a value alike."""
         return NotLinearError(
-            f"its steps depend on the coordinates: {self._where()} treats entries of"
-            f" {self.names[x.leaf]} differently (`{self._name()}`)."
+            "its steps are not the same multiple of the gradient for all parameters:"
+            f" {self._where()} treats entries of {self.names[x.leaf]} differently"
+            f" (`{self._name()}`)."
         )
 
     def adds(self, x: Linear) -> NotLinearError:

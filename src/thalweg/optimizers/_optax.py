@@ -14,14 +14,28 @@ from ._base import Optimizer
 class Optax(Optimizer):
     """An optimizer that makes the updates of an optax gradient transformation.
 
+        optimizer = tw.Optax(optax.sgd(1e-2), time_per_step=1e-2, flow=tw.GradientFlow())
+
+    The library does not know which flow a transformation discretises. What depends on it takes the
+    two arguments at their word: `time_per_step` is the property of that name, and `limit()` returns
+    `flow` or raises ValueError. `tw.predicted_run` reads the steps themselves and applies to chains
+    whose steps are linear in gradients and parameters and the same for every parameter (plain,
+    momentum and weight decay, with any schedule), but not to Adam or clipping. `tw.predicted_rate`
+    and `tw.predicted_distance` apply to no transformation: use `GradientDescent`, `HeavyBall` or
+    `NesterovConstant` in place of `optax.sgd`.
+
+    optax makes transformations of closures, which Python cannot pickle. To use another process,
+    pass what the transformation is made from, and make it there.
+
     **Arguments:**
 
     - `transformation`: an `optax.GradientTransformation`, for instance `optax.adam(1e-3)`.
     - `time_per_step`: the flow time that one step takes, which says where iterates stand on the
         clock; 1 by default, so that time counts steps.
-    - `flow`: the flow that it discretises, if one is meant.
+    - `flow`: the flow that it discretises, if one is meant; `None` by default.
 
-    **Raises:** TypeError for something that is not a gradient transformation.
+    **Raises:** TypeError for something that is not a gradient transformation; ValueError for a
+    `time_per_step` that is not positive.
     """
 
     transformation: Any
@@ -59,8 +73,9 @@ class Optax(Optimizer):
     def limit(self):
         if self.flow is None:
             raise ValueError(
-                "flow: the library does not know which flow this transformation discretises; pass"
-                " it as `Optax(transformation, time_per_step=..., flow=...)`."
+                "flow: the library does not know which flow this optax transformation discretises."
+                " If you do, say so when you make the optimizer:"
+                " `Optax(transformation, time_per_step=..., flow=...)`."
             )
         return self.flow
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
@@ -46,6 +47,19 @@ def agree(file: Path, digest: str) -> None:
     """
     if file_digest(file) != digest:
         raise Damage("does not agree with its digest")
+
+
+def check_chunk(file: Path) -> None:
+    """Compare a chunk's file with the CRC-32C checksum in its last four bytes.
+
+    **Raises:** Damage when it is not there, or another.
+    """
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        raise Damage("is missing, but was written") from None
+    if google_crc32c.value(data[:-4]).to_bytes(4, "little") != data[-4:]:
+        raise Damage("does not agree with its checksum")
 
 
 def chunk_files(array: zarr.Array, rows: int) -> Iterator[str]:

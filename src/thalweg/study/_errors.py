@@ -79,4 +79,8 @@ class StoreError(ValueError):
 
     def __init__(self, message: str, path: Path):
         super().__init__(f"{path}: {message}")
+        self.message = message
         self.path = path
+
+    def __reduce__(self):
+        return type(self), (self.message, self.path)

@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 import zarr
 
-from ._digests import ARRAYS, METADATA, Damage, agree, attributes_of, faulty_chunk, seal, sealed
+from ._digests import (
+    ARRAYS,
+    METADATA,
+    Damage,
+    agree,
+    attributes_of,
+    check_chunk,
+    faulty_chunk,
+    seal,
+    sealed,
+)
 from ._errors import StoreError
 
 # The attribute of the root that lists the groups.
@@ -22,8 +32,8 @@ WRITTEN: Any = {"write_empty_chunks": True}
 class Hierarchy:
     """Groups with attributes, and arrays in them, in a directory.
 
-    The root lists the groups, but for those below `unlisted`, which come and go. Errors are told
-    as of `directory`, the study's.
+    The root lists the groups, but for those below `unlisted`, which come and go. Error messages
+    begin with `directory`, the study's, and give files by their paths from there.
     """
 
     def __init__(self, directory: Path, root: Path, unlisted: str):
@@ -49,7 +59,8 @@ class Hierarchy:
         """
         attributes = self.attributes_of(path)
         if name not in attributes:
-            raise StoreError(f"damaged: {path} has no attribute {name!r}.", self.directory)
+            group = self._from_directory(path)
+            raise StoreError(f"damaged: {group} has no attribute {name!r}.", self.directory)
         return attributes[name]
 
     def has(self, path: str) -> bool:
@@ -133,7 +144,8 @@ class Hierarchy:
             return self._opened[path, name]
         digest = self._arrays(path).get(name)
         if digest is None:
-            raise StoreError(f"damaged: {path}/{name} is missing.", self.directory)
+            where = self._from_directory(path, name)
+            raise StoreError(f"damaged: {where} is missing.", self.directory)
         self._agree(path, name, digest)
         array = zarr.open_array(self._path, path=f"{path}/{name}", mode=self._mode)
         self._opened[path, name] = array.with_config(WRITTEN)
@@ -152,8 +164,19 @@ class Hierarchy:
 
     def _damage(self, path: str, name: str, array: zarr.Array, error: Exception) -> StoreError:
         """What to say of an array that cannot be read."""
-        where = "/".join(filter(None, (path, name, faulty_chunk(array))))
-        return StoreError(f"damaged: {where} cannot be read ({error}).", self.directory)
+        chunk = faulty_chunk(array)
+        where = self._from_directory(path, name, chunk or "")
+        said = f"cannot be read ({error})"
+        if chunk is not None:
+            try:
+                check_chunk(self._path / path / name / chunk)
+            except Damage as damage:
+                said = str(damage)
+        return StoreError(f"damaged: {where} {said}.", self.directory)
+
+    def _from_directory(self, *parts: str) -> str:
+        """The path of a part of the store, from the study's directory."""
+        return str(PurePosixPath(self._path.name, *parts))
 
     @contextmanager
     def _told(self, file: str) -> Iterator[None]:
@@ -161,10 +184,12 @@ class Hierarchy:
         try:
             yield
         except Damage as error:
-            raise StoreError(f"damaged: {file} {error}.", self.directory) from error
+            where = self._from_directory(file)
+            raise StoreError(f"damaged: {where} {error}.", self.directory) from error
         except OSError as error:
+            where = self._from_directory(file)
             raise StoreError(
-                f"{file} cannot be read ({error.strerror}).", self.directory
+                f"{where} cannot be read ({error.strerror}).", self.directory
             ) from error
 
     @contextmanager

@@ -17,7 +17,7 @@ import numpy as np
 from .. import networks
 from .._memory import in_words, machine_memory
 from .._trees import tree_size
-from ..curvature._lanczos import Wanted, rows_needed
+from ..curvature._wanted import Wanted, rows_needed
 from ..kernels._empirical import MATRIX_MEMORY
 from ._consistency import MOST_STEPS, Path, Sections
 from ._errors import FieldError, written
@@ -82,7 +82,8 @@ class MemoryNeeded:
         limit = machine_memory()
         of = "" if limit is None else f" of {in_words(limit)}"
         return (
-            f"memory: about {in_words(self.peak)}{of} at most ({in_words(self.data.size)} of data,"
+            f"memory: about {in_words(self.peak)}{of} at most ({in_words(_BASE)} for Python and"
+            f" compiled programs, {in_words(self.data.size)} for the data,"
             f" {in_words(self.largest.size)} for {self.largest.stage}); on disk: about"
             f" {in_words(on_disk)} at most"
         )

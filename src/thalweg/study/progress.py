@@ -68,7 +68,7 @@ class _LineStage:
         self._first: int | None = None
 
     def begin(self) -> None:
-        self._say(f"{self._total} saved times ...")
+        self._say(f"{self._total} part{'s' * (self._total != 1)} ...")
 
     def at(self, done: int) -> None:
         if self._first is None:

@@ -27,6 +27,7 @@ from ._digests import (
     DIGEST,
     METADATA,
     PLAIN,
+    check_chunk,
     chunk_files,
     file_digest,
     parsed,
@@ -137,10 +138,11 @@ class Store(Hierarchy):
         return sorted(names, key=lambda name: (place[name], name))
 
     def check(self, path: str, rows: int | None = None) -> None:
-        """Refuse a group that lacks rows which were computed: its first so many, or all.
+        """Refuse a group in which rows that were computed are missing or damaged.
 
-        Every row computed is in a file of its own or in one with others, whatever its numbers;
-        without the file, it would be read as NaN.
+        `rows`: how many of its first rows to look at; by default all that were computed. Every
+        such row is in a file of its own or in one with others, whatever its numbers; without the
+        file, it would be read as NaN. Each file is read once and compared with its checksum.
 
         **Raises:** StoreError.
         """
@@ -152,12 +154,9 @@ class Store(Hierarchy):
             if known is not None:
                 needed = int(known)
             for key in chunk_files(array, needed):
-                if not (self._path / path / name / key).is_file():
-                    raise StoreError(
-                        f"damaged: {path}/{name} lacks stored rows: {path}/{name}/{key} is"
-                        " missing.",
-                        self.directory,
-                    )
+                file = f"{path}/{name}/{key}"
+                with self._told(file):
+                    check_chunk(self._path / file)
 
     def allocate(
         self,
@@ -211,7 +210,7 @@ class Store(Hierarchy):
     def complete(self, path: str) -> bool:
         """Whether a stage was brought to its end.
 
-        **Raises:** StoreError when it was, but its rows are not there.
+        **Raises:** StoreError when it was, but its rows are missing or damaged.
         """
         if not self.has(path) or not self.attributes_of(path).get("complete"):
             return False
@@ -270,7 +269,11 @@ class Store(Hierarchy):
             )
         data = self.read(where, slot)
         if hashlib.sha256(data.tobytes()).hexdigest() != self.attribute(where, "sha256"):
-            raise StoreError(f"damaged: the checkpoint of {path} ({where}/{slot}).", self.directory)
+            file = self._from_directory(where, slot)
+            raise StoreError(
+                f"damaged: the checkpoint of {path} ({file}) is not the one that was written.",
+                self.directory,
+            )
         return from_bytes(data, template), int(self.attribute(where, "index"))
 
     def discard_checkpoint(self, path: str) -> None:
