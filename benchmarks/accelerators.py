@@ -128,8 +128,6 @@ def main():
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
-    # Else a GPU multiplies float32 matrices in TF32.
-    jax.config.update("jax_default_matmul_precision", "highest")
     processor = jax.devices("cpu")[0]
     devices = [processor, *(d for d in jax.devices()[:1] if d.platform != "cpu")]
     rows = []

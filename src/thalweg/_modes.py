@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -11,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from ._newton import DENSE, eigenbasis
+from ._precision import jit
 from ._trees import tree_size
 from .curvature import Eigenvalues
 from .objective import Objective
@@ -97,7 +97,7 @@ def modes(
     return Modes(values, resolution, along[0], rounding, len(values) == tree_size(point), cost)
 
 
-@eqx.filter_jit
+@jit
 def gradient_and_rounding(objective: Objective, params: PyTree) -> Float[Array, "rows n"]:
     """The gradient and, in further rows, how it changes when all parameters move by a rounding."""
     flat, unravel = ravel_pytree(params)

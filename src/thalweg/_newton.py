@@ -2,13 +2,13 @@
 
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
+from ._precision import jit
 from ._trees import tree_axpy, tree_dtype, tree_norm, tree_size, tree_sub
 from .objective import Objective
 
@@ -71,13 +71,13 @@ def newton(
     return Newton(point, now, steps, cost, rest)
 
 
-@eqx.filter_jit
+@jit
 def gradient_norm_at(objective: Objective, params: PyTree) -> Float[Array, ""]:
     """The Euclidean norm of the gradient. Costs 1 gradient."""
     return tree_norm(objective.gradient(params))
 
 
-@eqx.filter_jit
+@jit
 def eigenbasis(
     objective: Objective, params: PyTree
 ) -> tuple[Float[Array, "n"], Float[Array, "n n"]]:
@@ -95,7 +95,7 @@ def _eigenbasis(objective, params):
     return jnp.linalg.eigh((hessian + hessian.T) / 2)
 
 
-@eqx.filter_jit
+@jit
 def _dense_step(objective, params, shift) -> tuple[PyTree, Any]:
     flat, unravel = ravel_pytree(params)
     values, vectors = _eigenbasis(objective, params)
@@ -105,7 +105,7 @@ def _dense_step(objective, params, shift) -> tuple[PyTree, Any]:
     return unravel(flat - vectors @ along), 1 + 2 * flat.size
 
 
-@eqx.filter_jit
+@jit
 def _krylov_step(objective, params, shift) -> tuple[PyTree, Any]:
     gradient = objective.gradient(params)
     operator = lineax.FunctionLinearOperator(

@@ -1,11 +1,11 @@
 """Kinks of a function that cannot be read: felt along short paths."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, PyTree
 
+from ._precision import jit
 from ._trees import tree_dtype, tree_norm
 
 # A path's length, in parts of the parameters' norm, and its number of intervals.
@@ -16,7 +16,7 @@ ROUGHNESS_COST = 2 * (_INTERVALS + 1)
 _ROUGH = 0.6
 
 
-@eqx.filter_jit
+@jit
 def is_rough(gradient, params: PyTree[Array]) -> Array:
     """Whether a gradient, a function of parameters, jumps along one of two short paths from here.
 

@@ -14,7 +14,7 @@ from ._checks import check_precision
 
 def tree_dot(a: PyTree[Array], b: PyTree[Array]) -> Float[Array, ""]:
     """Inner product over all leaves."""
-    products = jax.tree.map(lambda x, y: jnp.vdot(x, y), a, b)
+    products = jax.tree.map(lambda x, y: jnp.vdot(x, y, precision=jax.lax.Precision.HIGHEST), a, b)
     return jax.tree.reduce(jnp.add, products)
 
 

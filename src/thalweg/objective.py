@@ -14,6 +14,7 @@ from ._checks import check_positive_integer, check_precision, checked_data
 from ._independence import FEWEST, check_independent, check_independent_on_trial
 from ._kinks import has_kinks, kink_pattern, mean_over_segment, unread_operations
 from ._pickling import state_by_name
+from ._precision import in_full_precision
 from ._roughness import ROUGHNESS_COST, is_rough
 from ._trees import check_digits, check_params
 from .losses import Loss
@@ -52,7 +53,9 @@ class Objective(eqx.Module):
         only the data are checked here, and the rest where parameters first appear.
 
     Every method is a pure function of its arguments and can be traced by JAX. Whoever works on part
-    of the samples first tries `predict` on a few random ones, with random parameters.
+    of the samples first tries `predict` on a few random ones, with random parameters. Matrices are
+    multiplied in the precision of their entries, also on GPUs, which else multiply float32 in a
+    shorter format; set JAX's `jax_default_matmul_precision` to have it otherwise.
 
     **Raises:** ValueError for data that are empty, not finite, or do not fit, and for micro-batches
     of what needs the whole batch; TypeError for a `predict` or `loss` that cannot be called.
@@ -253,6 +256,7 @@ class Objective(eqx.Module):
         """
         return jax.tree.map(lambda total: total / self.samples, self._sum(batch, self.targets))
 
+    @in_full_precision
     def check(self, params: PyTree) -> None:
         """Evaluate once and refuse what would make every later number meaningless.
 
@@ -314,6 +318,7 @@ class Objective(eqx.Module):
                 " nothing to be said about single samples: no kink patterns, no tangent kernels."
             )
 
+    @in_full_precision
     def _predict(self, params: PyTree, inputs: Array) -> Float[Array, "some ..."]:
         """Predictions on all samples or some of them."""
         if inputs.shape[0] < self.samples:
@@ -339,6 +344,7 @@ class Objective(eqx.Module):
     # The two methods below are the only places where samples are split and brought together
     # again: whoever shards the data over devices has to look nowhere else.
 
+    @in_full_precision
     def _sum(self, batch: Callable[[Array, Array], PyTree], companion: Array) -> PyTree:
         """Sum `batch(inputs, companion)` over micro-batches; `companion` is split like inputs."""
         if self.micro_batch is None or self.micro_batch >= self.samples:
@@ -357,6 +363,7 @@ class Objective(eqx.Module):
             total = jax.tree.map(jnp.add, total, batch(self.inputs[head:], companion[head:]))
         return total
 
+    @in_full_precision
     def _per_sample(self, batch: Callable[[Array], Any]) -> Any:
         """Apply `batch(inputs)` to micro-batches and put the samples back in a row."""
         if self.micro_batch is None or self.micro_batch >= self.samples:

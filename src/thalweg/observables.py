@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ._checks import check_positive, check_positive_integer
+from ._precision import jit
 from ._trees import tree_norm, tree_stack
 from .objective import Objective
 from .trajectory import Trajectory
@@ -173,7 +174,7 @@ def _along(trajectory: Trajectory, objective: Objective, observable: Any) -> PyT
         for i in range(len(trajectory.times))
     ]
     if not isinstance(observable, RememberingObservable):
-        compiled = eqx.filter_jit(observable)
+        compiled = jit(observable)
         return tree_stack([compiled(objective, point) for point in points])
     memory, values = observable.initial(objective, points[0]), []
     for point in points:
@@ -182,7 +183,7 @@ def _along(trajectory: Trajectory, objective: Objective, observable: Any) -> PyT
     return tree_stack(values)
 
 
-@eqx.filter_jit
+@jit
 def _pattern(objective: Objective, params: PyTree) -> list[Bool[Array, "samples ..."]]:
     """The side of every kink that `params` are on, for a network that has any."""
     pattern = objective.kink_pattern(params)
@@ -194,7 +195,7 @@ def _pattern(objective: Objective, params: PyTree) -> list[Bool[Array, "samples 
     return pattern
 
 
-@eqx.filter_jit
+@jit
 def _chattering(objective: Objective, params: PyTree, step_size: Array, steps: int) -> Array:
     """How many pairs change sides at least `_CHATTERS` times in steps of gradient descent."""
 

@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass, replace
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,9 +12,10 @@ from ._checks import check_positive
 from ._critical_point import CriticalPoint as CriticalPoint
 from ._modes import ROUNDING_COST, Modes, gradient_and_rounding, modes, rounding_norm
 from ._newton import DENSE, Newton, gradient_norm_at, newton
-from ._trees import tree_axpy, tree_dot, tree_dtype, tree_norm, tree_size, tree_sub
+from ._precision import jit
+from ._trees import tree_axpy, tree_dot, tree_dtype, tree_norm, tree_scale, tree_size, tree_sub
 from .curvature import Eigenvalues, extreme_eigenvalues
-from .flows import Arrival, Departure
+from .flows import Arrival, Departure, Momentum
 from .objective import Objective
 
 # Newton's method is tried when the gradient has fallen to this part of what it was last tried at.
@@ -48,17 +48,25 @@ class GradientNorm:
         self._last = float(gradient_norm_at(objective, params))
         return 1
 
-    def __call__(self, objective: Objective, params: PyTree, error: float, rate: float) -> Arrival:
+    def __call__(
+        self,
+        objective: Objective,
+        params: PyTree,
+        error: float,
+        rate: float,
+        momentum: Momentum | None = None,
+    ) -> Arrival:
         """Whether the flow is where it is going, or so near that Newton's method finds the place.
 
-        `error` is that of `params`; slower than `rate`, nothing has relaxed yet.
+        `error` is that of `params`; slower than `rate`, nothing has relaxed yet. A velocity must
+        not carry the flow out of reach.
         """
         norm = float(gradient_norm_at(objective, params))
         arrived = norm <= self.tolerance
         if not math.isfinite(norm) or not (arrived or norm <= _TRY_AGAIN * self._last):
             return Arrival(cost=1)
-        self._last = norm
-        look = _Look(objective, params, self._first, norm, error, rate)
+        before, self._last = self._last, norm
+        look = _Look(objective, params, self._first, norm, error, rate, momentum)
         tried = newton(objective, params, norm, rate, self.tolerance)
         look.cost += tried.cost
         place = look.place(tried) if look.near(tried, self.tolerance) else None
@@ -66,6 +74,9 @@ class GradientNorm:
             place = look.settled(place)
         if place and not place.index and place.jump + place.rest > look.longest(place, arrived):
             place = None
+        if look.swings(place, arrived):
+            self._last = before
+            return Arrival(cost=look.cost)
         if not arrived and (not place or place.index):
             # The flow is on its way, or passing a saddle.
             passage = look.passage()
@@ -114,12 +125,14 @@ class _Place:
 class _Look:
     """One look at a point of a flow that may have arrived; `cost` is what was spent so far."""
 
-    def __init__(self, objective, params, first, norm, error, rate):
+    def __init__(self, objective, params, first, norm, error, rate, momentum):
         self._objective, self._params = objective, params
         self._norm, self._error, self._rate = norm, error, rate
         self._size = float(tree_norm(params))
         self._moved = float(tree_norm(tree_sub(params, first)))
         self._eps = float(jnp.finfo(tree_dtype(params)).eps)
+        self._momentum = momentum
+        self._speed = float(tree_norm(momentum.velocity)) if momentum else 0.0
         # Whoever starts at a critical point has not moved.
         self._hardly = _HARDLY * self._size
         self._reach = _LONGEST_JUMP * self._moved + self._hardly
@@ -154,11 +167,41 @@ class _Look:
         isolated, rest = low > 0 and at.norm <= _ALONE * low * self._length, math.inf
         if isolated:
             # How the landscape curves where Newton's next steps may lead, along its flattest line.
-            there = _toward(self._objective, at.point, found, 2 * at.norm / low)
+            flat = jax.tree.map(lambda v: v[0], found.vectors)
+            there = _toward(self._objective, at.point, flat, 2 * at.norm / low)
             self.cost += 4
             isolated = there > 0.5 * low
             rest = at.norm / min(low, there) if isolated else math.inf
         return _Place(at, self._jump(at), found, index, isolated, rest)
+
+    def swings(self, place: _Place | None, arrived: bool) -> bool:
+        """Whether the velocity may carry the flow elsewhere, far along a valley or out of a well.
+
+        A well is seen to hold it where the landscape, as far as the velocity leads if it curves up
+        as little as at the minimum, still curves up half as much: along the velocity and along the
+        flattest line.
+        """
+        if not self._speed:
+            return False
+        if not (place and place.isolated):
+            allowed = self.longest(place, arrived) if place else self._reach
+            return self._coasting() > allowed
+        low = float(place.eigenvalues.lower[0])
+        swing = place.jump + min(self._coasting(), self._speed / math.sqrt(low))
+        if swing > self._reach:
+            return True
+        point, velocity = place.newton.point, self._momentum.velocity
+        flat = jax.tree.map(lambda v: v[0], place.eigenvalues.vectors)
+        along = tree_scale(1 / self._speed, velocity)
+        self.cost += 8
+        return any(
+            _toward(self._objective, point, direction, swing) <= 0.5 * low
+            for direction in (flat, along)
+        )
+
+    def _coasting(self) -> float:
+        """How far the velocity would carry the flow over flat ground."""
+        return self._speed * self._momentum.duration if self._speed else 0.0
 
     def settled(self, place: _Place) -> _Place | None:
         """The place, once Newton's method can do no more; `None` if the flow moves on from there.
@@ -289,7 +332,8 @@ class _Look:
         limit = CriticalPoint(
             at.norm, place.index, place.eigenvalues, place.jump, at.steps, True, alone
         )
-        error = place.rest if alone else self._error + place.jump + 2 * place.rest
+        along = self._error + place.jump + 2 * place.rest + self._coasting()
+        error = place.rest if alone else along
         error += self._rounding(at.point)
         return Arrival(at.point, limit, error, self.cost, f"converged to {limit}{reason}.")
 
@@ -334,10 +378,9 @@ def gradient_norm(tolerance: float) -> GradientNorm:
     in this precision; `limit` is `None` then. "uncontrolled" says that the error at the end is too
     large to rely on.
 
-    For a flow with momentum the condition looks at the parameters only, not at the velocity. A flow
-    that swings through the neighbourhood of a minimum ends there, although its velocity may carry
-    it on, over a barrier into another valley. This is likely for a crude tolerance and little
-    friction: use a small tolerance, or compare with the flow to a late `t1`.
+    A flow with momentum ends only where its velocity does not carry it away: by no more than a
+    twentieth of the way that it came, and into no region where the landscape curves up much less
+    than at the minimum. One without friction never ends, and is "stopped" at `t1`.
 
     Curvature below the rounding of the Hessian (beyond 200 parameters, below a millionth of its
     norm) counts as none: what a flow does along such directions, at times beyond the inverse, is
@@ -348,15 +391,14 @@ def gradient_norm(tolerance: float) -> GradientNorm:
     return GradientNorm(tolerance)
 
 
-def _toward(objective, params, eigenvalues, distance) -> float:
-    """The lower curvature along the flattest line, at this distance on its two sides."""
-    flat = jax.tree.map(lambda v: v[0], eigenvalues.vectors)
+def _toward(objective, params, direction, distance) -> float:
+    """The lower curvature along a line, at this distance on its two sides."""
     return min(
-        float(_curvature(objective, tree_axpy(side * distance, flat, params), flat))
+        float(_curvature(objective, tree_axpy(side * distance, direction, params), direction))
         for side in (1.0, -1.0)
     )
 
 
-@eqx.filter_jit
+@jit
 def _curvature(objective, params, vector) -> Float[Array, ""]:
     return tree_dot(vector, objective.hvp(params, vector))

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from .._checks import check_instance, check_positive
+from .._precision import jit
 from .._trees import tree_norm
 from ..flows import GradientFlow
 from ..objective import Objective
@@ -362,7 +363,7 @@ def _row(params, i):
     return jax.tree.map(lambda x: x[i], params)
 
 
-@eqx.filter_jit
+@jit
 def _facts(objective, params):
     """The loss, the gradient's norm, and that of the Hessian times the gradient."""
     loss, gradient = objective.value_and_gradient(params)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._checks import check_instance, check_positive_integer
+from .._precision import jit
 from .._trees import tree_axpy, tree_dtype, tree_norm, tree_stack, tree_sub
 from ..objective import Objective
 from ..optimizers import GradientDescent
@@ -290,12 +291,12 @@ class _Walker(eqx.Module):
         )
 
 
-@eqx.filter_jit
+@jit
 def _gradient(objective, params):
     return objective.gradient(params)
 
 
-@eqx.filter_jit
+@jit
 def _walk(objective, params, gradient, step, count, longest, ends_do):
     """Steps of gradient descent, of which `count` are made; with what is known of each."""
 

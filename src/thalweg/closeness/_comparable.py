@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from .._precision import jit
 from .._trees import tree_dtype, tree_norm, tree_sub
 from ..flows import Flow
 from ..flows._base import SecondOrderFlow
@@ -262,6 +263,6 @@ def _named(optimizer: Optimizer) -> str:
     return optimizer.name[:1].upper() + optimizer.name[1:]
 
 
-@eqx.filter_jit
+@jit
 def _value_and_gradient(objective: Objective, params: PyTree):
     return objective.value_and_gradient(params)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._checks import check_instance
+from .._precision import jit
 from .._trees import tree_norm, tree_scale, tree_sub
 from ..flows import Flow
 from ..objective import Objective
@@ -183,7 +184,7 @@ def _rowwise(function: Any, params: PyTree) -> Array:
     return jax.vmap(function)(params)
 
 
-@eqx.filter_jit
+@jit
 def _in_prediction_space(objective, run, flow, error):
     """Difference of losses, its error bar, distance of predictions, and its error bar."""
     difference = objective.value(run) - objective.value(flow)

@@ -10,6 +10,7 @@ import jax.random as jr
 from jaxtyping import PRNGKeyArray, PyTree
 
 from .._checks import check_positive, check_positive_integer
+from .._precision import jit
 from .._trees import tree_axpy, tree_dtype, tree_norm, tree_random
 from ..curvature import ExtremeEigenvalues, lower_bound
 from ..curvature._bound import bound_at
@@ -176,7 +177,7 @@ class Intervals(Evidence):
         return False
 
 
-@eqx.filter_jit
+@jit
 def _absolute_gradient(objective, params):
     """About the sum of absolute values that a gradient is computed from, sample by sample.
 
@@ -194,6 +195,6 @@ def _absolute_gradient(objective, params):
     return objective.mean_of_sums(lambda x, y: jnp.sum(jax.lax.map(of_sample, (x, y))))
 
 
-@eqx.filter_jit
+@jit
 def _displaced(params, radius, key):
     return tree_axpy(radius, tree_random(key, params), params)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._checks import check_positive
+from .._precision import jit
 from .._trees import tree_dtype
 from ..losses import Loss
 from ..networks import FullyConnected
@@ -95,7 +96,7 @@ def lower_bound(
     return bound_at(network, objective, radius)
 
 
-@eqx.filter_jit
+@jit
 def bound_at(network: Any, objective: Objective, radius: Any) -> CurvatureBound:
     """`lower_bound` without its checks, for many points: can be traced."""
     matrix = interaction(network, objective, radius)

@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from .._checks import check_positive
+from .._precision import jit
 from .._trees import check_params, tree_size
 from ._eigenvalues import Eigenvalues
 from ._lanczos import lanczos
@@ -188,7 +189,7 @@ def _search(
     return found
 
 
-@eqx.filter_jit
+@jit
 def _run(objective, params, start, key, wanted, rows, tolerance, max_products):
     point, unravel = ravel_pytree(params)
 

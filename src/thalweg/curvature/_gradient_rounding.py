@@ -2,18 +2,18 @@
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._precision import jit
 from ..objective import Objective
 from ._bound import Passage, loss_gradient
 from ._chain import chain_of, layer_gain, probes_of
 from ._rounding import rounding_unit
 
 
-@eqx.filter_jit
+@jit
 def gradient_rounding(network: Any, objective: Objective, radius: Any) -> Float[Array, ""]:
     """A bound on the norm of what rounding adds to the gradient, all over a ball.
 

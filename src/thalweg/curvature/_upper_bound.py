@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._checks import check_positive
+from .._precision import jit
 from ..objective import Objective
 from ._bound import (
     Passage,
@@ -35,7 +35,7 @@ def upper_bound(
     return upper_bound_at(checked(network, params, objective), objective, radius)
 
 
-@eqx.filter_jit
+@jit
 def upper_bound_at(network: Any, objective: Objective, radius: Any) -> Float[Array, ""]:
     """`upper_bound` without its checks, for many points: can be traced."""
     matrix = interaction(network, objective, radius)

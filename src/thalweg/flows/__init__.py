@@ -2,6 +2,7 @@
 
 from ._base import Decay as Decay
 from ._base import Flow as Flow
+from ._base import Momentum as Momentum
 from ._gradient_flow import GradientFlow as GradientFlow
 from ._heavy_ball_flow import HeavyBallFlow as HeavyBallFlow
 from ._integrate import integrate as integrate

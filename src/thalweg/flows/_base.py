@@ -19,6 +19,14 @@ class Decay(NamedTuple):
     power: float
 
 
+class Momentum(NamedTuple):
+    """The velocity of a flow at some time, and how long it would last: over flat ground, the flow
+    would go on by the velocity times `duration`."""
+
+    velocity: PyTree
+    duration: float
+
+
 class Flow(eqx.Module):
     """A continuous-time dynamics on the landscape of an objective.
 
@@ -56,6 +64,10 @@ class Flow(eqx.Module):
     def params(self, state: PyTree) -> PyTree:
         """The parameters within a state."""
 
+    def momentum(self, state: PyTree, t: float) -> Momentum | None:
+        """What carries the parameters on where the gradient vanishes; `None` if nothing does."""
+        return None
+
     def distance(self, a: PyTree, b: PyTree, h: Any) -> Float[Array, ""]:
         """How far the parameters of two states are apart around the present.
 
@@ -92,6 +104,13 @@ class SecondOrderFlow(Flow):
 
     def params(self, state):
         return state[0]
+
+    def momentum(self, state, t):
+        return Momentum(state[1], self.duration(t))
+
+    @abc.abstractmethod
+    def duration(self, t: float) -> float:
+        """How long a velocity at time `t` lasts without a gradient, until friction stops it."""
 
     def distance(self, a, b, h):
         positions, velocities = tree_sub(a, b)

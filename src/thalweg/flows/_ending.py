@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
+from .._precision import jit
 from .._trees import tree_all_finite, tree_axpy, tree_dtype, tree_norm, tree_size
 from ..objective import Objective
 from ..trajectory import Status
@@ -31,7 +31,7 @@ class Ahead(NamedTuple):
     tolerance: Float[Array, ""]
 
 
-@eqx.filter_jit
+@jit
 def ahead(
     flow: Flow,
     objective: Objective,

@@ -36,6 +36,10 @@ class HeavyBallFlow(SecondOrderFlow):
         gradient = objective.gradient(params)
         return velocity, jax.tree.map(lambda v, g: -self.friction * v - g, velocity, gradient)
 
+    def duration(self, t):
+        friction = float(self.friction)
+        return 1 / friction if friction else math.inf
+
     def decay(self, eigenvalue):
         friction = float(self.friction)
         square = friction**2 / 4 - eigenvalue

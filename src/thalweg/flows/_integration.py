@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._checks import check_instance, check_positive, check_positive_integer
+from .._precision import jit
 from .._trees import (
     check_params,
     tree_axpy,
@@ -149,6 +150,12 @@ class Integration:
             jnp.zeros((), tree_dtype(self.params)),
         )
 
+    def solution(self, state: IntegrationState, t: float) -> tuple[IntegrationState, PyTree]:
+        """The flow's own state at a time within the last step; before the first, it has a cost."""
+        here = self._solution.at(self.objective, self.params, state.solution, t)
+        looked = self._solution.looked(state.solution, t)
+        return eqx.tree_at(lambda s: s.solution, state, looked), here
+
     def finished(self, state: IntegrationState) -> bool:
         """Whether all saved times were reached or the flow ended early."""
         return bool(state.ended) or int(state.index) >= len(self.times)
@@ -286,7 +293,7 @@ class Integration:
         )
 
 
-@eqx.filter_jit
+@jit
 def _beside(objective, params, part, time):
     """The parameters, moved in a fixed direction by a part of their size or of the first move."""
     move = time * tree_norm(objective.gradient(params))
@@ -295,17 +302,17 @@ def _beside(objective, params, part, time):
     return tree_axpy(length.astype(tree_dtype(params)), way, params)
 
 
-@eqx.filter_jit
+@jit
 def _value(objective, params):
     return objective.value(params)
 
 
-@eqx.filter_jit
+@jit
 def _distance(flow, a, b, h):
     return flow.distance(a, b, h)
 
 
-@eqx.filter_jit
+@jit
 def _farthest(flow, marches, states, times, h):
     """The largest distance of two solutions at times within the last steps of both."""
 
@@ -316,7 +323,7 @@ def _farthest(flow, marches, states, times, h):
     return jnp.max(jax.lax.map(distance, times))
 
 
-@eqx.filter_jit
+@jit
 def _lag(march, end, other, last, t, before):
     """The largest lag of two marches up to a time, and how far the first one moves in it."""
     here, velocity = jax.jvp(lambda s: march.at(end, s), (t,), (jnp.ones_like(t),))
@@ -327,7 +334,7 @@ def _lag(march, end, other, last, t, before):
     return largest, largest * speed
 
 
-@eqx.filter_jit
+@jit
 def _sizes(params, start):
     """The norm of the parameters, and how far they moved."""
     return tree_norm(params), tree_norm(tree_sub(params, start))

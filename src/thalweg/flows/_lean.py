@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from .._precision import jit
 from .._trees import tree_dtype, tree_norm, tree_scale, tree_size
 from ..objective import Objective
 from ..solvers import RKC2
@@ -213,18 +214,18 @@ class LeanMethod(eqx.Module):
         return value, direction, used
 
 
-@eqx.filter_jit
+@jit
 def _field(flow, objective, t, y):
     f = flow.vector_field(jnp.asarray(t, tree_dtype(y)), y, objective)
     return f, tree_norm(f)
 
 
-@eqx.filter_jit
+@jit
 def _first_stage(y0, f0, length):
     return jax.tree.map(lambda y, f: y + jnp.asarray(length, y.dtype) * f, y0, f0)
 
 
-@eqx.filter_jit(donate="all-except-first")
+@jit(donate="all-except-first")
 def _stage(fixed, before):
     flow, objective, t, h, coefficients, y0, f0, last = fixed
     field = flow.vector_field(jnp.asarray(t, tree_dtype(last)), last, objective)
@@ -236,7 +237,7 @@ def _stage(fixed, before):
     return jax.tree.map(combine, y0, last, before, field, f0)
 
 
-@eqx.filter_jit
+@jit
 def _error(y0, y1, f0, f1, h, rtol, atol):
     """Root mean square of the estimated local error of RKC2 over the tolerances."""
 
@@ -248,7 +249,7 @@ def _error(y0, y1, f0, f1, h, rtol, atol):
     return jnp.sqrt(sum(parts) / tree_size(y0))
 
 
-@eqx.filter_jit(donate="all-except-first")
+@jit(donate="all-except-first")
 def _power(fixed, direction):
     flow, objective, t, y, f, distance = fixed
     scale = distance / tree_norm(direction)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from .._precision import jit
 from .._trees import tree_all_finite, tree_dtype, tree_norm, tree_strong, tree_sub
 from ..objective import Objective
 from ..solvers import AveragedMidpoint, PacedSolver, StabilisedSolver
@@ -180,7 +181,7 @@ def log_growth(
     return jnp.log(jnp.where(usable, jnp.maximum(after / before, 1), 1))
 
 
-@eqx.filter_jit
+@jit
 def _start(march, objective, t, y, h):
     solver = march.solver
     # Time has the dtype of the tolerances, which is that of the parameters: a wider one would
@@ -225,7 +226,7 @@ def _start(march, objective, t, y, h):
     return tree_strong(state)
 
 
-@eqx.filter_jit
+@jit
 def _to(march, objective, state, target, budget, origin):
     solver, controller = march.solver, march.controller
     order = solver.error_order(march.term(state.t))
@@ -295,7 +296,7 @@ def _to(march, objective, state, target, budget, origin):
     return jax.lax.while_loop(unfinished, attempt, (state, budget))[0]
 
 
-@eqx.filter_jit
+@jit
 def _at(march, state, t):
     zero = jnp.zeros_like(state.h)
     interpolant = march.solver.interpolation_cls(t0=zero, t1=state.h_before, **state.dense_info)

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from .._precision import jit
 from .._trees import tree_dtype, tree_norm, tree_size
 from ..objective import Objective
 from ..solvers import BDF, AveragedMidpoint
@@ -151,7 +152,7 @@ def _scale(params, march):
     return march.atol * jnp.sqrt(tree_size(params)) + march.rtol * tree_norm(params)
 
 
-@eqx.filter_jit
+@jit
 def _early(flow, objective, params, march):
     tolerance = _scale(params, march).astype(tree_dtype(params))
     # The companion begins twice as late as the solution, with 64 times the error.

@@ -1,5 +1,6 @@
 """Nesterov flow: a ball whose friction fades."""
 
+import math
 from typing import ClassVar
 
 import jax
@@ -99,6 +100,11 @@ class NesterovFlow(SecondOrderFlow):
         a = jax.tree.map(lambda g: -g / (2 * (1 + self.damping)), gradient)
         image = objective.hvp(params, a)
         return gradient, a, jax.tree.map(lambda h: -h / (4 * (3 + self.damping)), image)
+
+    def duration(self, t):
+        # The velocity falls like t^-damping.
+        damping = float(self.damping)
+        return t / (damping - 1) if damping > 1 else math.inf
 
     def decay(self, eigenvalue):
         return Decay(0.0, float(self.damping))

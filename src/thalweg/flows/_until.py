@@ -11,6 +11,7 @@ from jaxtyping import PyTree
 from .._trees import tree_dtype, tree_norm, tree_sub
 from ..objective import Objective
 from ..trajectory import Snapshot, Status, Trajectory
+from ._base import Momentum
 from ._ending import controlled
 from ._integration import Integration
 
@@ -69,11 +70,18 @@ class Ending(Protocol):
         """Called once, with where the flow begins; returns what it cost in gradients."""
         ...
 
-    def __call__(self, objective: Objective, params: PyTree, error: float, rate: float) -> Arrival:
+    def __call__(
+        self,
+        objective: Objective,
+        params: PyTree,
+        error: float,
+        rate: float,
+        momentum: Momentum | None,
+    ) -> Arrival:
         """Called now and then, with where the flow is and the error of that.
 
-        `params` are the parameters alone, also for a flow with momentum: its velocity is not seen.
-        What relaxes with `rate` or faster has had the time to do so.
+        What relaxes with `rate` or faster has had the time to do so. `momentum` is what carries the
+        flow on, for one that has a velocity.
         """
         ...
 
@@ -107,7 +115,9 @@ def follow_until(
         if apart.kind == "uncontrolled":
             doubted = max(doubted, float(last.error or 0.0))
         rate = last.time ** (-1 if flow.real_spectrum else -2)
-        arrival = ending(objective, last.params, float(last.error or 0.0), rate)
+        state, here = run.solution(state, last.time)
+        momentum = flow.momentum(here, last.time)
+        arrival = ending(objective, last.params, float(last.error or 0.0), rate, momentum)
         cost += arrival.cost
         resting = resting + 1 if _same(last.params, before) else 0
         if resting == _RESTS:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .._checks import check_positive_integer, check_positive_integers
+from .._precision import jit
 from ..networks import Activation
 from ..networks._activations import activation as find_activation
 from ._expectations import Pair
@@ -141,7 +142,7 @@ class InfiniteConvolutional(InfiniteNetwork):
         return Pair(c, v, w, diagonal)
 
 
-@eqx.filter_jit
+@jit
 def _means_of_images(network, inputs, variances, expectations):
     """Of every sample with itself, one after the other."""
 

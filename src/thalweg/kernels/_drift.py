@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._checks import check_positive_integer
+from .._precision import jit
 from ..objective import Objective
 from ._empirical import contracted, factors
 
@@ -53,7 +54,7 @@ class KernelDrift(eqx.Module):
         return jnp.linalg.norm((now - memory).ravel()) / jnp.linalg.norm(memory.ravel()), memory
 
 
-@eqx.filter_jit
+@jit
 def _kernel(objective, params, samples):
     count = min(samples, objective.samples)
     chosen = np.linspace(0, objective.samples - 1, count).round().astype(int)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._checks import check_instance, check_positive_integer
+from .._precision import jit
 from .._trees import tree_dtype, tree_size
 from ..networks import Convolutional
 from ..objective import Objective
@@ -234,12 +235,12 @@ def empirical(
     return EmpiricalKernel(rows, objective, params, square=inputs is None)
 
 
-@eqx.filter_jit
+@jit
 def _product(kernel, values):
     return kernel.rows.jvp(kernel.params, kernel.columns.vjp(kernel.params, values))
 
 
-@eqx.filter_jit
+@jit
 def factors(params, objective, inputs):
     """What the Jacobian of a block of samples is made of."""
     if is_layered(objective, params):
@@ -256,7 +257,7 @@ def factors(params, objective, inputs):
     return [(jax.vmap(of_sample)(inputs), None)]
 
 
-@eqx.filter_jit
+@jit
 def contracted(first, second, outputs):
     how = {"all": "aiw,bjw->aibj", "each": "aiw,biw->iab", "mean": "aiw,biw->ab"}[outputs]
     total = 0.0

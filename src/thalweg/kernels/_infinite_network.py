@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._checks import check_positive, check_positive_integer
+from .._precision import jit
 from ..networks import Activation
 from ..networks._activations import erf, gelu
 from ._blocks import blocks, empty, filled
@@ -173,13 +174,13 @@ class InfiniteNetwork(eqx.Module):
         """Covariances and tangent kernel of two sets of samples, given their variances."""
 
 
-@eqx.filter_jit
+@jit
 def _block(network, x, y, known, same):
     p, q, expectations = known
     return network.between(x, y, list(p), list(q), expectations, same)
 
 
-@eqx.filter_jit
+@jit
 def _own_variances(network, inputs, widest):
     def one(sample):
         x, *v = (a[None] for a in sample)

@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -11,6 +10,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from .._checks import check_instance, check_positive_integer
+from .._precision import jit
 from ..losses import SquaredError
 from ..objective import Objective
 from ._infinite_network import InfiniteNetwork
@@ -139,7 +139,7 @@ def _exact(clock, objective, network, nngp, found: Modes, uncertain, inputs):
     )
 
 
-@eqx.filter_jit
+@jit
 def _moments(found, filters, targets, nngp, beside):
     """Means and variances at every save, on the data and on other samples."""
     residual = found.amplitudes(-targets)

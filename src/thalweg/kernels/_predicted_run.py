@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from .._checks import check_instance
+from .._precision import jit
 from ..flows import integrate
 from ..losses import SquaredError
 from ..objective import Objective
@@ -109,7 +110,7 @@ def image_of(clock: Clock, objective: Objective, params: PyTree[Array]) -> Array
     return _image(objective, params) if clock.may_decay else None
 
 
-@eqx.filter_jit
+@jit
 def _image(objective, params):
     return objective.jvp(params, params)
 
@@ -152,7 +153,7 @@ def mode_by_mode(
     )
 
 
-@eqx.filter_jit
+@jit
 def _predicted(objective, found, filters, start, beside, image):
     """Predictions and losses at every save, and predictions on other samples.
 
@@ -272,7 +273,7 @@ def _run_of(clock, linear, start, rtol) -> _Path:
     return _Path(run.times, run.steps, run.params, run.loss, run.error, run.status)
 
 
-@eqx.filter_jit
+@jit
 def _along(linear, found, inverse, beside, path, own, still):
     """Predictions of the linear model at every save, and on other samples."""
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from .._precision import jit
 from .._trees import tree_strong
 from ._base import Optimizer
 from ._linear_reading import NotLinearError
@@ -131,7 +132,7 @@ def coordinatewise(optimizer: Optimizer, params: PyTree[Array], steps: int) -> C
     return Coordinatewise(linear, optimizer)
 
 
-@eqx.filter_jit
+@jit
 def _run(rule, curvatures, at):
     """From 1 to 0, from 1 to 1, from 0 to 1, and what curvature changes in the second.
 
@@ -181,7 +182,7 @@ def _apart(linear: LinearUpdate, steps: int) -> np.ndarray:
     return np.asarray(_led_apart(linear, begin, np.stack([nothing, draws[1:]], axis=1)))
 
 
-@eqx.filter_jit
+@jit
 def _led_apart(linear, begin, gradients):
     count = len(linear.names)
     start = [begin] * count

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._checks import check_positive_integer
+from .._precision import jit
 from .._trees import check_params, tree_all_finite, tree_strong
 from ..objective import Objective
 from ..trajectory import Snapshot, Stats, Status, Trajectory, follow
@@ -147,7 +148,7 @@ def descend(
     return follow(Descent(optimizer, objective, params, save_steps=save_steps))
 
 
-@eqx.filter_jit
+@jit
 def _run(optimizer, objective, state, target):
     def unfinished(state):
         return (state.k < target) & ~state.diverged
@@ -180,7 +181,7 @@ def _run(optimizer, objective, state, target):
     return jax.lax.while_loop(unfinished, step, state)
 
 
-@eqx.filter_jit
+@jit
 def _value(objective, params):
     return objective.value(params)
 

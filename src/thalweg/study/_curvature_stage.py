@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from .._precision import jit
 from ..curvature import ExtremeEigenvalues
 from ..observables import gradient_norm
 from ._checkpoints import Checkpoints
@@ -61,7 +61,7 @@ def carry_out_curvature(
     checkpoints = Checkpoints(store, path)
     carry, index = checkpoints.start(start)
     store.check(path, index)
-    norm = eqx.filter_jit(gradient_norm)
+    norm = jit(gradient_norm)
     with progress.stage(title, rows) as bar:
         bar.at(index)
         while index < rows:

@@ -10,13 +10,13 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from ..._precision import jit
 from ...networks import Convolutional
 from ...networks._layers import as_sample, max_pool
 from ...study.build import Plan
@@ -75,7 +75,7 @@ def _compared(
     _, unravel = ravel_pytree(plan.params)
     inputs, sizes = plan.objective.inputs, _sizes(plan)
 
-    @eqx.filter_jit
+    @jit
     def entering(row):
         return jax.vmap(lambda x: _units(unravel(row), x))(inputs)
 

@@ -1,0 +1,42 @@
+"""Matrix products as exact as the numbers that are multiplied.
+
+GPUs and TPUs multiply float32 matrices in shorter formats unless they are told otherwise. Gradients
+then err by 1e-4 or more: far more than the error estimates of this library, and the rounding that
+they allow for, take into account.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial, wraps
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+
+_Function = TypeVar("_Function")
+
+
+def full_precision() -> AbstractContextManager:
+    """A context in which JAX multiplies matrices in the precision of their entries.
+
+    Whoever set `jax_default_matmul_precision` gets what they asked for.
+    """
+    chosen = jax.config.jax_default_matmul_precision is not None  # pyright: ignore[reportAttributeAccessIssue]
+    return nullcontext() if chosen else jax.default_matmul_precision("highest")
+
+
+def in_full_precision(function: _Function) -> _Function:
+    """The function, with everything that it computes or traces in full precision."""
+
+    @wraps(function)  # pyright: ignore[reportArgumentType]
+    def precise(*args, **kwargs):
+        with full_precision():
+            return function(*args, **kwargs)  # pyright: ignore[reportCallIssue]
+
+    return precise  # pyright: ignore[reportReturnType]
+
+
+def jit(function: _Function | None = None, **options: Any) -> Any:
+    """`equinox.filter_jit`, in full precision."""
+    if function is None:
+        return partial(jit, **options)
+    return eqx.filter_jit(in_full_precision(function), **options)
