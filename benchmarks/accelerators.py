@@ -14,7 +14,9 @@ import argparse
 import itertools
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +26,9 @@ from jax.flatten_util import ravel_pytree
 
 import thalweg as tw
 
-try:
+torch: Any = None
+with suppress(ImportError):
     import torch
-except ImportError:
-    torch = None
 
 SIZES = {"small": ([64, 64, 64, 10], 500), "large": ([784, 1024, 1024, 10], 10_000)}
 STEP = 1e-2

@@ -14,6 +14,10 @@ from thalweg._precision import jit
 from thalweg._trees import tree_dot
 
 
+def chosen():
+    return jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def objective_and_params():
     random = np.random.default_rng(0)
     inputs, targets = (jnp.asarray(random.normal(size=(6, n)), jnp.float32) for n in (3, 2))
@@ -74,14 +78,14 @@ def test_what_the_library_compiles_is_in_full_precision():
 
     @jit
     def product(a):
-        seen.append(jax.config.jax_default_matmul_precision)
+        seen.append(chosen())
         return a @ a
 
     product(jnp.eye(2))
     with jax.default_matmul_precision("bfloat16"):
         product(jnp.eye(2))
     assert seen == ["highest", "bfloat16"]
-    assert jax.config.jax_default_matmul_precision is None
+    assert chosen() is None
 
 
 def test_the_library_compiles_in_no_other_way():

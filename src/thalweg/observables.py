@@ -174,13 +174,17 @@ def _along(trajectory: Trajectory, objective: Objective, observable: Any) -> PyT
         for i in range(len(trajectory.times))
     ]
     if not isinstance(observable, RememberingObservable):
-        compiled = jit(observable)
-        return tree_stack([compiled(objective, point) for point in points])
+        return tree_stack([_observed(observable, objective, point) for point in points])
     memory, values = observable.initial(objective, points[0]), []
     for point in points:
         value, memory = observable(objective, point, memory)
         values.append(value)
     return tree_stack(values)
+
+
+@jit
+def _observed(observable: Any, objective: Objective, params: PyTree) -> PyTree:
+    return observable(objective, params)
 
 
 @jit

@@ -36,7 +36,7 @@ def ahead(
     flow: Flow,
     objective: Objective,
     y: PyTree[Array],
-    t: float,
+    t: Float[Array, ""],
     rtol: float,
     atol: float,
 ) -> Ahead:

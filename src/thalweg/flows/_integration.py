@@ -253,7 +253,7 @@ class Integration:
             return float(target), state, Status()
         reached = float(now.t)
         if bool(now.stalled):
-            numbers = ahead(self.dynamics, self.objective, now.y, reached, self.rtol, self.atol)
+            numbers = ahead(self.dynamics, self.objective, now.y, now.t, self.rtol, self.atol)
             status = stalled(numbers, method.farthest(state), reached)
         else:
             status = Status(
