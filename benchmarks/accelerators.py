@@ -108,7 +108,7 @@ def measured(device, size, dtype, t1, rtol, steps):
         found = flow()
         row["flow_seconds"] = seconds(lambda: flow().params, 1)
         row["gradients"] = found.stats.gradients + found.stats.error_gradients
-        row["reported"], row["status"] = float(found.error[-1]), found.status.kind
+        row["reported"], row["status"] = float(np.asarray(found.error)[-1]), found.status.kind
         last = jax.tree.map(lambda x: np.asarray(x[-1], float), found.params)
 
         def descent():
