@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import thalweg as tw
+from tests.problems import landscape
 
 
 def bends(p, rows):
@@ -148,3 +149,40 @@ def test_a_network_that_goes_from_saddle_to_saddle():
     ends = np.sqrt(modes)[:, None] * right.T, left * np.sqrt(modes)
     apart = [np.linalg.norm(p[-1] - end) for p, end in zip(arrived.params, ends, strict=True)]
     assert np.linalg.norm(apart) <= arrived.error[-1] < 1e-2
+
+
+def well(p):
+    return jnp.sum((p**2 - 1) ** 2) / 2
+
+
+def two_weights(p):
+    return (p[0] * p[1] - 1) ** 2 / 2
+
+
+def turned(p):
+    """A double well along the diagonal, and a valley across it."""
+    along, across = p[0] + p[1], p[0] - p[1]
+    return (along**2 - 1) ** 2 / 2 + across**2
+
+
+@pytest.mark.parametrize(
+    ("value", "start", "tolerance"),
+    [
+        (well, [1e-3], 1e-2),
+        (well, [1e-6], 1e-4),
+        (well, [-1e-2], 1e-1),
+        (two_weights, [1e-3, 1e-3], 1e-2),
+        (two_weights, [1e-3, 0.9e-3], 1e-2),
+        (two_weights, [1e-3, 0.5e-3], 1e-2),
+        (turned, [5e-4, 5e-4], 1e-2),
+        (turned, [5e-4, 5.1e-4], 1e-4),
+    ],
+)
+def test_a_flow_that_leaves_a_saddle_along_one_line_has_not_arrived(value, start, tolerance):
+    """All the gradient that it has is along the direction in which the landscape curves down."""
+    ending = tw.until.gradient_norm(tolerance)
+    left = tw.integrate(tw.GradientFlow(), landscape(value), jnp.array(start), until=ending)
+    assert not left.limit.found or float(value(left.params[-1])) < 1e-6
+    if not left.limit.found:
+        assert left.limit.index == 1
+        assert "leaves" in left.status.message or "goes on" in left.status.message

@@ -81,3 +81,49 @@ def test_at_rest_nothing_swings():
     ending = tw.until.gradient_norm(1e-6)
     resting = tw.integrate(tw.HeavyBallFlow(0.1), saddle, jnp.zeros(2), until=ending)
     assert resting.limit.index == 1
+
+
+def test_a_ball_that_flies_over_wells_is_in_none_of_them():
+    """At rest on a well's scale of length it is not, however far from its start that is."""
+
+    def wells(p):
+        return jnp.sum(1 - jnp.cos(p) + 5e-4 * p**2)
+
+    ending, start = tw.until.gradient_norm(0.1), jnp.array([204.38460661524038])
+    arrived = tw.integrate(tw.HeavyBallFlow(0.01), landscape(wells), start, until=ending)
+    # By DOP853 at 1e-9 and 1e-11; there are wells at all multiples of 6.28, nearly.
+    assert abs(arrived.params[-1][0] + 31.3845) < 1e-3
+
+
+def test_an_error_larger_than_a_well_is_kept():
+    """The companion comes to rest in another well."""
+
+    def wells(p):
+        return jnp.sum(1 - jnp.cos(p) + 5e-4 * p**2)
+
+    ending, start = tw.until.gradient_norm(1e-2), jnp.array([59.422115994037156])
+    flow = tw.HeavyBallFlow(0.02)
+    arrived = tw.integrate(flow, landscape(wells), start, until=ending, rtol=1e-3)
+    exact = rests_at(wells, 0.02, np.asarray(start))
+    assert np.linalg.norm(np.asarray(arrived.params[-1]) - exact) <= arrived.error[-1]
+    if arrived.error[-1] > 3:
+        assert "another one" in arrived.status.message
+
+
+@pytest.mark.parametrize(
+    ("flow", "start"),
+    [
+        (tw.GradientFlow(), 38.24333181701749),
+        (tw.HeavyBallFlow(2.0), 34.224203958527255),
+        (tw.HeavyBallFlow(0.5), 33.352722505770146),
+    ],
+)
+def test_a_corrugated_slope_has_no_critical_point(flow, start):
+    """Its gradient meets the tolerance everywhere, and vanishes nowhere beyond 10."""
+
+    def slope(p):
+        return 0.005 * jnp.sum(1 - jnp.cos(20 * p) + p**2)
+
+    ending = tw.until.gradient_norm(0.1)
+    arrived = tw.integrate(flow, landscape(slope), jnp.array([start]), until=ending)
+    assert not arrived.limit.found or abs(arrived.params[-1][0]) < 10

@@ -27,9 +27,14 @@ _HARDLY = 1e-6
 _EIGENVALUES = 4
 # Residuals to reach, beyond as many parameters as the whole space is searched for.
 _RESIDUAL = 1e-6
+# Where curvature is looked at along a line, as parts of a distance.
+_PLACES = 2.0 ** (-np.arange(10) / 2)
 # What Newton's method makes of the gradient at the least where it converges; towards infinity each
 # step makes of an exponential 1/e of it.
 _CONVERGES = 0.1
+# The part of the gradient that negative curvature accounts for, at the least, on the way out of a
+# saddle. Along a single direction it is all of it, but for terms of higher order.
+_ACCOUNTS = 0.5
 # A point stands alone if the gradient left there moves it by no more than this part of its size.
 _ALONE = 1e-3
 
@@ -162,14 +167,13 @@ class _Look:
         )
         self.cost += 2 * int(found.products)
         low = float(found.lower[0])
-        # Curvature is told from none where it weighs more, over the way, than the gradient left.
-        index = int(jnp.sum((found.upper < 0) & (-found.upper * self._length >= at.norm)))
+        # Curvature is told from none where it accounts, over the way, for the gradient left.
+        weight = -found.upper * self._length
+        index = int(jnp.sum((found.upper < 0) & (weight >= _ACCOUNTS * at.norm)))
         isolated, rest = low > 0 and at.norm <= _ALONE * low * self._length, math.inf
         if isolated:
             # How the landscape curves where Newton's next steps may lead, along its flattest line.
-            flat = jax.tree.map(lambda v: v[0], found.vectors)
-            there = _toward(self._objective, at.point, flat, 2 * at.norm / low)
-            self.cost += 4
+            there = self._least_curvature(at.point, [_flattest(found)], 2 * at.norm / low)
             isolated = there > 0.5 * low
             rest = at.norm / min(low, there) if isolated else math.inf
         return _Place(at, self._jump(at), found, index, isolated, rest)
@@ -177,9 +181,8 @@ class _Look:
     def swings(self, place: _Place | None, arrived: bool) -> bool:
         """Whether the velocity may carry the flow elsewhere, far along a valley or out of a well.
 
-        A well is seen to hold it where the landscape, as far as the velocity leads if it curves up
-        as little as at the minimum, still curves up half as much: along the velocity and along the
-        flattest line.
+        A well is seen to hold it where the landscape curves up half as much as at the minimum,
+        along the velocity and along the flattest line, until it has risen by the kinetic energy.
         """
         if not self._speed:
             return False
@@ -190,14 +193,19 @@ class _Look:
         swing = place.jump + min(self._coasting(), self._speed / math.sqrt(low))
         if swing > self._reach:
             return True
-        point, velocity = place.newton.point, self._momentum.velocity
-        flat = jax.tree.map(lambda v: v[0], place.eigenvalues.vectors)
-        along = tree_scale(1 / self._speed, velocity)
-        self.cost += 8
-        return any(
-            _toward(self._objective, point, direction, swing) <= 0.5 * low
-            for direction in (flat, along)
-        )
+        lines = [tree_scale(1 / self._speed, self._momentum.velocity), _flattest(place.eigenvalues)]
+        # Half the curvature needs the root of two times the way.
+        return self._least_curvature(place.newton.point, lines, 1.5 * swing) <= 0.5 * low
+
+    def _least_curvature(self, point: PyTree, lines: list[PyTree], distance: float) -> float:
+        """The least curvature along some lines, up to this distance on their two sides.
+
+        The places grow by the root of two, so that no well of the landscape is stepped over.
+        """
+        places = np.concatenate([side * distance * _PLACES for side in (1.0, -1.0)])
+        places = jnp.asarray(places, tree_dtype(point))
+        self.cost += 2 * len(places) * len(lines)
+        return min(float(_curvatures(self._objective, point, line, places)) for line in lines)
 
     def _coasting(self) -> float:
         """How far the velocity would carry the flow over flat ground."""
@@ -223,8 +231,13 @@ class _Look:
             return place
         if not whole:
             return replace(place, rest=0.0) if more.norm <= noise else None
+        if more.norm > noise and not math.isfinite(more.rest):
+            # Newton's method gave up: it leads to no place at all.
+            return None
         found = self._modes(more.point, place)
         rest, flat = found.upward.distance, found.flat
+        if np.any(self._falling(found)):
+            return None
         if np.any(flat.real_slope > flat.resolution * rest):
             return None
         return replace(place, rest=max(rest, more.rest) if math.isfinite(more.rest) else rest)
@@ -259,8 +272,7 @@ class _Look:
         """
         found = self._modes(self._params, place)
         down, stable = found.downward, found.upward.distance
-        blur = self._blur(found)
-        real = np.abs(down.slope) > down.rounding + blur
+        blur, real = self._blur(found), self._falling(found)
         if np.any(real):
             return self._passing(place, down.part(real), stable)
         flat = found.flat
@@ -325,17 +337,31 @@ class _Look:
     def _arrival(self, place: _Place, reason: str = "") -> Arrival:
         """The end at a critical point.
 
-        An isolated one is where it is, however the flow came near it; along a valley the flow's own
-        error stays, and it may lead elsewhere by as much as the jump.
+        An isolated one is where it is, however the flow came near it, if the exact flow cannot be
+        in another well; along a valley the flow's own error stays, and it may lead elsewhere by as
+        much as the jump.
         """
         at, alone = place.newton, place.isolated
         limit = CriticalPoint(
             at.norm, place.index, place.eigenvalues, place.jump, at.steps, True, alone
         )
-        along = self._error + place.jump + 2 * place.rest + self._coasting()
-        error = place.rest if alone else along
+        message = f"converged to {limit}{reason}."
+        error = self._error + place.jump + 2 * place.rest + self._coasting()
+        if alone and self._same_well(place):
+            error = place.rest
+        elif alone:
+            message += " With an error that large the exact flow may have come to another one."
         error += self._rounding(at.point)
-        return Arrival(at.point, limit, error, self.cost, f"converged to {limit}{reason}.")
+        return Arrival(at.point, limit, error, self.cost, message)
+
+    def _same_well(self, place: _Place) -> bool:
+        """Whether the landscape curves up from the minimum as far as the flow's error goes."""
+        if not self._error > _ALONE * self._length:
+            return True
+        if self._error > self._reach:
+            return False
+        low, line = float(place.eigenvalues.lower[0]), _flattest(place.eigenvalues)
+        return self._least_curvature(place.newton.point, [line], self._error) > 0.5 * low
 
     def _modes(self, params: PyTree, place: _Place) -> Modes:
         """The gradient at `params`, along the eigenvectors at a place near it."""
@@ -348,6 +374,11 @@ class _Look:
         """What the error of the eigenvectors makes of the gradient, along those of `downward`."""
         off = found.downward.resolution * found.upward.distance
         return off + 4 * self._eps * self._norm
+
+    def _falling(self, found: Modes) -> np.ndarray:
+        """Along which of the modes of `downward` the flow moves on, rounding left aside."""
+        down = found.downward
+        return np.abs(down.slope) > down.rounding + self._blur(found)
 
     def _jump(self, at: Newton) -> float:
         return float(tree_norm(tree_sub(at.point, self._params)))
@@ -391,14 +422,16 @@ def gradient_norm(tolerance: float) -> GradientNorm:
     return GradientNorm(tolerance)
 
 
-def _toward(objective, params, direction, distance) -> float:
-    """The lower curvature along a line, at this distance on its two sides."""
-    return min(
-        float(_curvature(objective, tree_axpy(side * distance, direction, params), direction))
-        for side in (1.0, -1.0)
-    )
+def _flattest(eigenvalues: Eigenvalues) -> PyTree:
+    """The direction in which the landscape curves up least."""
+    return jax.tree.map(lambda v: v[0], eigenvalues.vectors)
 
 
 @jit
-def _curvature(objective, params, vector) -> Float[Array, ""]:
-    return tree_dot(vector, objective.hvp(params, vector))
+def _curvatures(objective, params, direction, places) -> Float[Array, ""]:
+    """The least curvature along a line, over some places on it."""
+
+    def there(place):
+        return tree_dot(direction, objective.hvp(tree_axpy(place, direction, params), direction))
+
+    return jnp.min(jax.lax.map(there, places))

@@ -357,7 +357,10 @@ def _unequal(reader, eqn, first, second):
 
 
 def _reshaped(reader, eqn, x, *_):
-    return x if eqn.invars[0].aval.shape == eqn.outvars[0].aval.shape else None
+    # Dimensions may be permuted on the way.
+    permuted = eqn.primitive.name == "reshape" and eqn.params.get("dimensions") is not None
+    same = eqn.invars[0].aval.shape == eqn.outvars[0].aval.shape
+    return x if same and not permuted else None
 
 
 _RULES: dict[str, Callable[..., Value | None]] = {
