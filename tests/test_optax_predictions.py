@@ -277,3 +277,28 @@ def test_other_samples_learn_all_digits_from_a_mode_that_hardly_moves(optimizer)
     predicted = tw.predicted_run(optimizer, model, start, [0, 1, 60], inputs=others)
     run = tw.descend(optimizer, model, start, 60, save_steps=[0, 1, 60])
     np.testing.assert_allclose(predicted.others, run.params @ others.T, atol=1e-12)
+
+
+def test_a_step_that_is_not_a_number_is_not_predicted_to_be_taken_out():
+    def schedule(step):
+        return 0.1 * jnp.sin(1.0 * step) / step
+
+    optimizer = tw.Optax(optax.chain(optax.sgd(schedule), optax.zero_nans()))
+    with pytest.raises(ValueError, match="infinite or NaN"):
+        tw.predicted_run(optimizer, objective(), PARAMS, AT)
+
+
+def test_entries_that_change_places_are_not_linear_entry_by_entry():
+    def turned(updates, params):
+        return jax.tree.map(
+            lambda u: jax.lax.reshape(u, u.shape, dimensions=tuple(reversed(range(u.ndim)))),
+            updates,
+        )
+
+    square = {"weight": jnp.ones((4, 4))}
+    optimizer = tw.Optax(optax.chain(optax.stateless(turned), optax.sgd(0.1)))
+    data = tw.Objective(
+        lambda p, x: x @ p["weight"], tw.losses.squared_error, INPUTS, np.ones((5, 4))
+    )
+    with pytest.raises(ValueError, match="reshape"):
+        tw.predicted_run(optimizer, data, square, AT)

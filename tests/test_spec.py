@@ -116,3 +116,19 @@ def test_the_common_clock():
         assert abs(times[-1] - 1.0) <= run.optimizer.time_per_step / 2 + 1e-12
     assert runs[3].flow == "gradient_flow"
     assert len(by_name["gradient_flow"].times) < 10
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[[optimizers]]", "[optimizers]", r"optimizers: each optimizer is a table of its own"),
+        ("[flow]", "[[flow]]", r"flow: should be a table, \[flow\]"),
+        ('[data]\nkind = "digits"\nsamples = 20\n', "", r"data: should be a table, \[data\]"),
+    ],
+)
+def test_tables_of_the_wrong_kind(old, new, message):
+    text = TINY[: TINY.index('\n[[optimizers]]\nkind = "heavy_ball"')].replace(old, new)
+    if not new:
+        text = 'data = "digits"\n' + text
+    with pytest.raises(SpecError, match=message):
+        parse_spec(text)

@@ -83,9 +83,18 @@ class Coordinatewise(Optimizer):
         return faded[save.reshape(np.shape(step)), mode.reshape(np.shape(eigenvalue))]
 
     def responses(self, curvatures: Float[np.ndarray, "*modes"], at: np.ndarray) -> Responses:
-        """Modes of these curvatures at increasing steps."""
+        """Modes of these curvatures at increasing steps.
+
+        **Raises:** ValueError for an optimizer that looks for numbers that are not finite, where
+        there are such.
+        """
         flat = jnp.ravel(jnp.asarray(curvatures, float))
         path, now, then = map(np.asarray, _run(self, flat, jnp.asarray(at)))
+        if self.linear.guarded and not np.all(np.isfinite(path)):
+            raise ValueError(
+                "optimizer: its steps become infinite or NaN, and it does something else with such"
+                " numbers (`optax.zero_nans`, `optax.apply_if_finite`), which is not predicted."
+            )
         shape = np.shape(curvatures)
         faded, ended, learned, drifted = np.moveaxis(path, 1, 0).reshape(4, len(at), *shape)
         growth = None

@@ -77,6 +77,8 @@ class Reader:
         self.dtypes = list(dtypes)
         # The operations that are being looked into, the innermost last.
         self._open: list[Any] = []
+        # Whether something was found that asks for numbers that are not finite.
+        self.guarded = False
 
     def read(self, traced: ClosedJaxpr, inputs: Sequence[Value]) -> list[Value]:
         """The outputs of a traced function, for linear values and constants.
@@ -346,6 +348,7 @@ def _selected(reader, eqn, which, *cases):
 
 def _finite(reader, eqn, x):
     # Predictions are of runs whose numbers are finite.
+    reader.guarded = True
     return Constant(jnp.ones(eqn.outvars[0].aval.shape, bool), True)
 
 
@@ -353,6 +356,7 @@ def _unequal(reader, eqn, first, second):
     # NaN is what differs from itself.
     if eqn.invars[0] is not eqn.invars[1]:
         return None
+    reader.guarded = True
     return Constant(jnp.zeros(eqn.outvars[0].aval.shape, bool), True, True)
 
 

@@ -57,6 +57,11 @@ class LinearUpdate:
         """Of the leaves of the parameters."""
         return self._reader.names
 
+    @property
+    def guarded(self) -> bool:
+        """Whether it does something else with numbers that are not finite."""
+        return self._reader.guarded
+
     def init(self, values: Sequence[Array]) -> list[Array]:
         """The optimizer's state: batches for what is linear in a leaf, constants as they are."""
         return self._state(self._reader.read(self._start, _linear(values)), values)

@@ -12,6 +12,8 @@ from .spec import RunSection, Section, Spec
 
 Path = tuple[str | int, ...]
 
+# What pydantic calls a value that is no table.
+_NO_TABLE = ("model_type", "model_attributes_type", "dict_type", "dataclass_type")
 _LONGEST = 60
 
 
@@ -47,7 +49,8 @@ def _read(path: Path, value: Any, kind: Any, parts: Any, wrong: Any, errors: Any
     told = _explained(path, value, found)
     errors.extend(told)
     members = _members(path, value)
-    if not isinstance(value, dict) or len(members) > 1:
+    whole = any(error.path == path for error in told)
+    if whole or not isinstance(value, dict) or len(members) > 1:
         return
     keys = {error.path[len(path)] for error in told}
     valid = _valid_keys(path, value)
@@ -101,6 +104,9 @@ def _explain(section: Path, error: Any, raw: Any) -> FieldError:
         return FieldError(path, message)
     if path == ("optimizers",) and kind == "list_type":
         return FieldError(path, "each optimizer is a table of its own, [[optimizers]]")
+    if kind in _NO_TABLE and not isinstance(value, dict):
+        name = "[[optimizers]]" if path[0] == "optimizers" else f"[{'.'.join(map(str, path))}]"
+        return FieldError(path, f"should be a table, {name}, got {_shown(value)}")
     message = error["msg"][0].lower() + error["msg"][1:]
     return FieldError(path, f"{message.replace('input should', 'should')}, got {_shown(value)}")
 
