@@ -398,3 +398,8 @@ def test_numbers_that_are_not_finite():
     broken = Matrix(objective.matrix.at[0, 0].set(jnp.inf))
     with pytest.raises(ValueError, match="not finite at these parameters"):
         extreme_eigenvalues(broken, params)
+
+
+def test_what_is_no_objective_is_refused():
+    with pytest.raises(TypeError, match="objective: expected an Objective, got function"):
+        extreme_eigenvalues(lambda p: p, jnp.ones(2))  # pyright: ignore[reportArgumentType]

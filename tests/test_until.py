@@ -350,6 +350,8 @@ def test_things_that_are_not_what_is_expected():
     objective, params = small_objective()
     with pytest.raises(TypeError, match="until: expected an ending"):
         tw.integrate(tw.GradientFlow(), objective, params, until=1e-8)
+    with pytest.raises(TypeError, match=r"until: .* the class GradientNorm; write"):
+        tw.integrate(tw.GradientFlow(), objective, params, until=tw.until.GradientNorm)
     with pytest.raises(TypeError, match="objective: expected an Objective, got function"):
         tw.integrate(tw.GradientFlow(), lambda p: p, params, t1=1.0)
     with pytest.raises(TypeError, match=r"flow: .* the class GradientFlow; write GradientFlow\("):

@@ -16,7 +16,8 @@ _LARGEST = 2**63 - 1
 
 def check_instance(value: Any, kind: type | UnionType, field: str, name: str) -> None:
     """Refuse anything but an instance of `kind`, of which `name` speaks, and classes kindly."""
-    if isinstance(value, kind):
+    # A class has the methods of a protocol, too.
+    if isinstance(value, kind) and not isinstance(value, type):
         return
     if isinstance(value, type) and issubclass(value, kind):
         given = value.__name__

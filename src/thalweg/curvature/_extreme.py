@@ -76,8 +76,11 @@ def extreme_eigenvalues(
 
     **Raises:** ValueError for counts, tolerance, `max_products` or `basis_size` that make no
     sense, a start that does not fit, parameters that are not finite, or Hessian products that are
-    not finite; TypeError for parameters that are not floating-point arrays.
+    not finite; TypeError for parameters that are not floating-point arrays, and for an objective
+    without Hessian products.
     """
+    if not hasattr(objective, "hvp"):
+        raise TypeError(f"objective: expected an Objective, got {type(objective).__name__}.")
     check_params(params)
     wanted = Wanted(_count(largest, "largest"), _count(smallest, "smallest"))
     _check_fit(wanted, params)

@@ -187,6 +187,9 @@ def _leaving(flow, arrival: Arrival) -> str:
     if arrival.departure is None:
         return ""
     curvature, distance, far = arrival.departure
+    if distance >= far:
+        # So flat that the place where its slope vanishes is out of sight.
+        return ""
 
     def left(time):
         return flow.response(-curvature, time) >= far / distance

@@ -92,7 +92,8 @@ def predicted_rate(dynamics: Any, spectrum: Any) -> PredictedRate:
     if not isinstance(dynamics, Flow | ClassicalOptimizer):
         raise TypeError(
             "dynamics: expected a flow or a classical optimizer, got"
-            f" {type(dynamics).__name__}; of others no recurrence is known."
+            f" {type(dynamics).__name__}; of others no recurrence is known. For plain SGD with or"
+            " without momentum, use tw.GradientDescent, tw.HeavyBall or tw.NesterovConstant."
         )
     curvatures, still = curvatures_of(spectrum)
     if isinstance(dynamics, Flow):
