@@ -48,8 +48,14 @@ class LinearUpdate:
         paths = jax.tree_util.tree_leaves_with_path(params)
         names = ["params" + jax.tree_util.keystr(path) for path, _ in paths]
         self._reader = Reader(names, [jnp.result_type(leaf) for _, leaf in paths])
-        self._start = jax.make_jaxpr(_start(optimizer))(params)
-        self._step = _traced(optimizer, params)
+        try:
+            self._start = jax.make_jaxpr(_start(optimizer))(params)
+            self._step = _traced(optimizer, params)
+        except (AttributeError, TypeError, ValueError) as error:
+            # A transformation that asks for losses, or for parameters of a type of its own.
+            raise NotLinearError(
+                f"its update cannot be called for these parameters: {error}"
+            ) from (error)
         self.kinds = self._settled()
 
     @property
