@@ -306,5 +306,5 @@ def test_entries_that_change_places_are_not_linear_entry_by_entry():
 
 @pytest.mark.parametrize("transformation", [optax.polyak_sgd(), optax.contrib.momo()])
 def test_updates_that_ask_for_the_loss_are_refused(transformation):
-    with pytest.raises(ValueError, match="cannot be called .*value"):
+    with pytest.raises(ValueError, match=r"cannot be called .*value"):
         tw.predicted_run(tw.Optax(transformation), objective(), PARAMS, AT)

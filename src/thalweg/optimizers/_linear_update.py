@@ -53,9 +53,8 @@ class LinearUpdate:
             self._step = _traced(optimizer, params)
         except (AttributeError, TypeError, ValueError) as error:
             # A transformation that asks for losses, or for parameters of a type of its own.
-            raise NotLinearError(
-                f"its update cannot be called for these parameters: {error}"
-            ) from (error)
+            reason = f"its update cannot be called for these parameters: {error}"
+            raise NotLinearError(reason) from error
         self.kinds = self._settled()
 
     @property
