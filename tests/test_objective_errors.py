@@ -184,3 +184,15 @@ def test_the_check_keeps_to_the_micro_batch():
         micro_batch=np.int64(4), params=random_weights((3, 5, 2)),
     )  # fmt: skip
     assert max(seen) <= 4
+
+
+def test_a_function_of_one_sample_is_told_from_one_of_all():
+    weight = jnp.ones((2, 3))
+    with pytest.raises(TypeError, match=r"inputs of shape \(4, 3\): .* use jax.vmap"):
+        tw.Objective(
+            lambda p, x: p @ x,
+            tw.losses.squared_error,
+            jnp.ones((4, 3)),
+            jnp.ones((4, 2)),
+            params=weight,
+        )

@@ -267,7 +267,15 @@ class Objective(eqx.Module):
         """
         check_params(params)
         check_digits(params)
-        first = self.predictions(params)
+        try:
+            first = self.predictions(params)
+        except TypeError as error:
+            # Shapes that do not fit, most of the time.
+            raise TypeError(
+                f"predict: failed for inputs of shape {self.inputs.shape}: {error} It is called as"
+                " predict(params, inputs), with all samples at once; for a function of one sample,"
+                " use jax.vmap."
+            ) from error
         if not hasattr(first, "shape") or not hasattr(first, "dtype"):
             raise TypeError(f"predict: expected one array, got {type(first).__name__}.")
         if first.ndim == 0 or first.shape[0] != self.samples:
