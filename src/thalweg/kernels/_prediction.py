@@ -11,6 +11,7 @@ from ..flows import Flow
 from ..optimizers import (
     ClassicalOptimizer,
     Coordinatewise,
+    NotCallableError,
     NotLinearError,
     Optimizer,
     Responses,
@@ -208,10 +209,8 @@ def _read_without_params(dynamics, last: int) -> Coordinatewise:
     layer = {"weight": jnp.zeros((2, 3)), "bias": jnp.zeros(3)}
     try:
         return coordinatewise(dynamics, layer, last)
-    except NotLinearError:
-        raise
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except NotCallableError as error:
         raise NotLinearError(
-            "it names parameters (masks, labels), and those of an infinitely wide network have no"
-            f" names ({type(error).__name__}: {error})."
+            f"{error} Masks and labels need the names of parameters, and those of an infinitely"
+            " wide network have no names."
         ) from error

@@ -10,6 +10,7 @@ from ._descend import descend as descend
 from ._gradient_descent import GradientDescent as GradientDescent
 from ._heavy_ball import HeavyBall as HeavyBall
 from ._higher_momentum import HigherMomentum as HigherMomentum
+from ._linear_reading import NotCallableError as NotCallableError
 from ._linear_reading import NotLinearError as NotLinearError
 from ._nesterov import Nesterov as Nesterov
 from ._nesterov import NesterovConstant as NesterovConstant

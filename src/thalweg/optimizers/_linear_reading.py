@@ -53,6 +53,10 @@ class NotLinearError(ValueError):
     """An update that is not known to be linear, with the operation that says so."""
 
 
+class NotCallableError(NotLinearError):
+    """An update that fails for the parameters: it asks for more, or for other parameters."""
+
+
 def constant(value: Any) -> Constant:
     """A number or an array that is there from the start."""
     if isinstance(value, Tracer) or np.size(value) == 0 or _is_key(value):

@@ -8,7 +8,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ._base import Optimizer
-from ._linear_reading import Constant, Linear, NotLinearError, Reader, Value, coerced
+from ._linear_reading import (
+    Constant,
+    Linear,
+    NotCallableError,
+    NotLinearError,
+    Reader,
+    Value,
+    coerced,
+)
 
 
 class Kind(NamedTuple):
@@ -41,7 +49,8 @@ class LinearUpdate:
 
     It acts on a row of arrays, one for each leaf of the parameters, of whatever shapes.
 
-    **Raises:** NotLinearError for an update that is not known to be linear.
+    **Raises:** NotLinearError for an update that is not known to be linear, and NotCallableError
+    for one that fails for these parameters.
     """
 
     def __init__(self, optimizer: Optimizer, params: PyTree):
@@ -51,10 +60,11 @@ class LinearUpdate:
         try:
             self._start = jax.make_jaxpr(_start(optimizer))(params)
             self._step = _traced(optimizer, params)
-        except (AttributeError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             # A transformation that asks for losses, or for parameters of a type of its own.
-            reason = f"its update cannot be called for these parameters: {error}"
-            raise NotLinearError(reason) from error
+            what = f"{type(error).__name__}: {error}".splitlines()[0]
+            reason = f"its update cannot be called for these parameters ({what})."
+            raise NotCallableError(reason) from error
         self.kinds = self._settled()
 
     @property
