@@ -1,0 +1,52 @@
+"""CVODE of SUNDIALS along a gradient flow: the strongest peer where the flow is stiff.
+
+The row is that of `_methods.py`. Needs scikit-sundae (`pip install "thalweg[benchmark]"`).
+"""
+
+import time
+
+import jax
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from sksundae.cvode import CVODE, CVODEJacTimes
+
+
+def with_cvode(problem, t1, rtol, method, dimensions=5, exact=False):
+    """With Newton-GMRES and `exact` products (2 each), or its own difference quotients (1)."""
+    objective, params = problem
+    theta, unravel = ravel_pytree(params)
+    gradient = jax.jit(lambda y: -ravel_pytree(objective.gradient(unravel(y)))[0])
+    product = jax.jit(lambda y, v: jax.jvp(gradient, (y,), (v,))[1])
+    spent = 0
+
+    def field(t, y, out):
+        nonlocal spent
+        spent += 1
+        out[:] = np.asarray(gradient(y))
+
+    def times(t, y, f, v, out):
+        nonlocal spent
+        spent += 2
+        out[:] = np.asarray(product(y, v))
+
+    solver = CVODE(
+        field,
+        method=method,
+        linsolver="gmres",
+        krylov_dim=dimensions,
+        jactimes=CVODEJacTimes(None, times) if exact else None,
+        rtol=rtol,
+        atol=rtol / 10,
+        max_num_steps=500_000,
+    )
+    jax.block_until_ready((gradient(theta), product(theta, theta)))
+    start = time.perf_counter()
+    solution = solver.solve(np.array([0.0, t1]), np.asarray(theta))
+    seconds = time.perf_counter() - start
+    return {
+        "gradients": spent,
+        "steps": len(solution.t) - 1,
+        "seconds": seconds,
+        "end": solution.y[-1] if solution.success else None,
+        "note": "" if solution.success else solution.message,
+    }
