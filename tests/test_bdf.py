@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.linalg import expm
 from scipy.optimize import brentq
 
 import thalweg as tw
@@ -212,3 +213,48 @@ def test_shifted_systems():
                 assert result.radius <= 1.0001 * values.max()
     indefinite = solved(turn * np.linspace(-1, 1, 12) @ turn.T, r, 1e-3, 1e-3, True)
     assert not indefinite.definite
+
+
+@pytest.mark.parametrize(("size", "turn"), [(2, 5.0), (20, 1.0)])
+def test_a_gradient_that_is_none(size, turn):
+    """A wrong custom derivative, so that the Jacobian is not symmetric: only the price rises."""
+    random = np.random.default_rng(0)
+    skew = random.normal(size=(size, size))
+    matrix = np.diag(np.geomspace(0.01, 5, size)) + turn * (skew - skew.T) / 2 / np.sqrt(size)
+
+    @jax.custom_vjp
+    def value(p):
+        return 0.5 * p @ matrix @ p
+
+    value.defvjp(lambda p: (value(p), p), lambda p, g: (g * (matrix @ p),))
+    times = np.array([1.0, 10.0, 100.0])
+    flow = tw.integrate(FLOW, landscape(value), jnp.ones(size), save_at=times, rtol=1e-6)
+    exact = np.stack([expm(-matrix * t) @ np.ones(size) for t in times])
+    true = np.linalg.norm(np.asarray(flow.params) - exact, axis=1)
+    assert flow.status.kind == "completed"
+    assert np.all(true <= 2 * flow.error)
+    assert np.all(flow.error < 1e-4)
+
+
+def test_a_curvature_that_rises_between_checks_is_seen():
+    """From a plateau into a narrow valley, at rest there: no product has been taken for long."""
+
+    def product_of_six(p):
+        return 0.5 * (jnp.prod(p) - 1) ** 2
+
+    start = jnp.asarray([0.25, 0.9, 0.4, 0.7, 0.5, 0.6])
+    flow = tw.integrate(FLOW, landscape(product_of_six), start, t1=1e4, rtol=1e-5)
+    assert flow.status.kind == "completed"
+    assert abs(jnp.prod(flow.params[-1]) - 1) < 1e-4
+    assert flow.stats.gradients < 700
+    assert flow.stats.rejected < 0.15 * flow.stats.steps
+
+
+def test_a_tail_far_below_the_tolerance():
+    """f = x^4 / 4: the solution is followed to 1e-40, with the same price for every decade."""
+    times = 10.0 ** np.array([20, 40, 80])
+    objective = landscape(lambda p: jnp.sum(p**4) / 4)
+    flow = tw.integrate(FLOW, objective, jnp.ones(1), save_at=times)
+    assert flow.status.kind == "completed"
+    np.testing.assert_allclose(flow.params[:, 0], (2 * times) ** -0.5, rtol=0.05)
+    assert flow.stats.gradients < 6_000

@@ -26,7 +26,7 @@ _CRUDE_OSCILLATIONS = 3e-4
 # From these tolerances on, RKC2 is cheaper than RKC4.
 _CRUDE = 1.5e-5
 # The steps' tolerances, as parts of the ones given: errors of many steps add up in different ways.
-_BDF_SHARE, _RKC2_SHARE, _RKC4_SHARE = 0.05, 1.0, 10.0
+_BDF_SHARE, _RKC2_SHARE, _RKC4_SHARE = 0.2, 1.0, 10.0
 
 
 def choose_method(

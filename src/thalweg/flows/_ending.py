@@ -7,7 +7,15 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from .._precision import jit
-from .._trees import tree_all_finite, tree_axpy, tree_dtype, tree_norm, tree_size
+from .._trees import (
+    tree_all_finite,
+    tree_axpy,
+    tree_dot,
+    tree_dtype,
+    tree_norm,
+    tree_scale,
+    tree_size,
+)
 from ..objective import Objective
 from ..trajectory import Status
 from ._base import Flow
@@ -21,8 +29,9 @@ class Ahead(NamedTuple):
     """What lies ahead of a point of a flow.
 
     `far_out`: whether it is on its way to infinity; `finite`: whether the field is finite within
-    the tolerance; `way`: how far its speed leads in as much time as has passed; `tolerance`: that
-    of a step, as a distance over all parameters.
+    the tolerance; `way`: how far its speed leads in as much time as has passed, or to where the
+    field would vanish if it went on to fall as it does within the tolerance; `tolerance`: that of a
+    step, as a distance over all parameters.
     """
 
     far_out: Bool[Array, ""]
@@ -44,9 +53,13 @@ def ahead(
     tolerance = atol * jnp.sqrt(tree_size(y)) + rtol * tree_norm(y)
     field = flow.vector_field(t, y, objective)
     speed = tree_norm(field)
-    there = tree_axpy(tolerance / jnp.where(speed > 0, speed, 1), field, y)
-    finite = jnp.isfinite(speed) & tree_all_finite(flow.vector_field(t, there, objective))
-    return Ahead(overgrown(flow.params(y)), finite, t * speed, tolerance)
+    direction = tree_scale(1 / jnp.where(speed > 0, speed, 1), field)
+    later = flow.vector_field(t, tree_axpy(tolerance, direction, y), objective)
+    finite = jnp.isfinite(speed) & tree_all_finite(later)
+    fall = speed - tree_dot(direction, later)
+    falls = fall > 0
+    to_rest = jnp.where(falls, tolerance * speed / jnp.where(falls, fall, 1), jnp.inf)
+    return Ahead(overgrown(flow.params(y)), finite, jnp.minimum(t * speed, to_rest), tolerance)
 
 
 def stalled(ahead: Ahead, farthest: float, t: float) -> Status:

@@ -237,8 +237,20 @@ class Integration:
         other, last = self._companion.now(companion)
         if not self._lags or t < float(end.t_before) or t < float(last.t_before):
             return 0.0, lag
-        lag, distance = _lag(march, end, other, last, jnp.asarray(t, end.t.dtype), lag)
+        hidden = jnp.asarray(self._solution.hidden_error(solution))
+        places = jnp.asarray(self._places(end, last, t), end.t.dtype)
+        lag, distance = _lag(march, end, other, last, places, lag, hidden)
         return float(distance), lag
+
+    def _places(self, end: Any, last: Any, t: float) -> np.ndarray:
+        """A time, and others within the last steps of both solutions, if they have any in common.
+
+        Two solutions may cross, which says nothing about their errors: elsewhere they are hardly
+        crossing as well.
+        """
+        first = max(float(end.t_before), float(last.t_before))
+        common = np.linspace(first, min(float(end.t), float(last.t)), _PLACES)
+        return np.array([t, *(common if common[0] < common[-1] else np.full(_PLACES, t))])
 
     def _reach(self, method: Any, state: Any, target: float) -> tuple[float, Any, Status]:
         """Bring one solution to `target`, or as far as it goes."""
@@ -262,11 +274,7 @@ class Integration:
         return reached, state, status
 
     def _distance(self, solution: Any, companion: Any, here: PyTree, t: float) -> float:
-        """How far apart the two solutions are at a time or around it, whichever is more.
-
-        They may cross, which says nothing about their errors: at other times within the last steps
-        of both they are hardly crossing as well.
-        """
+        """How far apart the two solutions are at a time or around it, whichever is more."""
         pairs = (self._solution, solution), (self._companion, companion)
         marches, ends = zip(*(method.now(state) for method, state in pairs), strict=True)
         longest = jnp.asarray(max(float(end.t - end.t_before) for end in ends))
@@ -276,7 +284,7 @@ class Integration:
             # Before the first steps, or where nothing is kept of the last ones.
             there = self._companion.at(self.objective, self.params, companion, t)
             return float(_distance(self.dynamics, here, there, longest))
-        places = jnp.asarray([t, *np.linspace(first, last, _PLACES)])
+        places = jnp.asarray(self._places(ends[0], ends[1], t))
         return float(_farthest(self.dynamics, marches, ends, places, longest))
 
     def _stats(self, solution: Any, companion: Any) -> Stats:
@@ -324,14 +332,23 @@ def _farthest(flow, marches, states, times, h):
 
 
 @jit
-def _lag(march, end, other, last, t, before):
-    """The largest lag of two marches up to a time, and how far the first one moves in it."""
-    here, velocity = jax.jvp(lambda s: march.at(end, s), (t,), (jnp.ones_like(t),))
-    gap = tree_sub(other.at(last, t), here)
-    speed = tree_norm(velocity)
-    lag = jnp.abs(tree_dot(gap, velocity)) / jnp.where(speed > 0, speed, jnp.inf) ** 2
-    largest = jnp.maximum(before, jnp.nan_to_num(lag, posinf=0.0)).astype(before.dtype)
-    return largest, largest * speed
+def _lag(march, end, other, last, places, before, hidden):
+    """The largest lag of two marches up to a time, and how far the first one moves in it.
+
+    Or in the `hidden` time, if that is longer. The time is the first of the `places` where they are
+    compared.
+    """
+
+    def lag(t):
+        here, velocity = jax.jvp(lambda s: march.at(end, s), (t,), (jnp.ones_like(t),))
+        speed = tree_norm(velocity)
+        along = tree_dot(tree_sub(other.at(last, t), here), velocity)
+        return jnp.abs(along) / jnp.where(speed > 0, speed, jnp.inf) ** 2, speed
+
+    lags, speeds = jax.lax.map(lag, places)
+    now = jnp.max(jnp.nan_to_num(lags, posinf=0.0))
+    largest = jnp.maximum(before, now).astype(before.dtype)
+    return largest, jnp.maximum(largest, hidden) * speeds[0]
 
 
 @jit

@@ -9,19 +9,23 @@ and steps of equal length suit it.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
-from .._trees import tree_axpy, tree_dot, tree_dtype, tree_norm, tree_scale, tree_size, tree_sub
+from .._trees import tree_axpy, tree_dtype, tree_norm, tree_scale, tree_size, tree_sub
+from ._bdf_state import BDFState, Hidden
+from ._between import log_growth
 from ._counted import GROWING_ERROR, PacedSolver
+from ._deflation import Deflation
 from ._past_points import BDFInterpolation, combined, slope_weights, value_weights
 from ._radius import SpectralRadius
-from ._shifted_solve import shifted_solve
+from ._stage import NONLINEAR, solve_stage
 
 _HIGHEST = 5
 _POINTS = _HIGHEST + 1
@@ -32,56 +36,20 @@ _LARGEST_FACTOR, _SMALLEST_FACTOR, _AFTER_FAILURE = 2.0, 0.3, 0.85
 _WORTHWHILE, _NEEDED = 1.15, 0.95
 # After so many rejections in a row the order falls to one.
 _PATIENCE = 3
-# The error of a linear solve, as a part of the tolerance.
-_SOLVE = 0.35
+# The error of a linear solve, as a part of the tolerance and, at rest, of the move in a step: what
+# it leaves there would be amplified by the extrapolation of the next steps.
+_SOLVE, _MOVING = 0.25, 0.1
 # The same where the speed grows, as a part of the way that is made in a step.
 _GROWING = 1e-3
 # A correction longer than so many times what is accepted is not computed to its end.
 _HOPELESS = 20.0
-# The equations of a step are nonlinear. What one linearisation leaves may be this part of the
-# tolerance; it is looked at again after 1, 2, 4, ... steps as long as it is that much smaller.
-_NONLINEAR, _CLEARLY = 0.3, 0.1
-_LINEARISATIONS, _LONGEST_TRUST = 4, 16
+# What a linearisation leaves is looked at again after 1, 2, 4, ... steps as long as it is so much
+# smaller than what it may be.
+_CLEARLY, _LONGEST_TRUST = 0.1, 16
 # A step's tolerance is at least so many roundings of the parameters.
 _ROUNDINGS = 4
-# What rounding makes of the field, in the parameters' resolution times the steepness.
-_NOISE = 16
 # Steps for which products are exact after the matrix was found not to be positive.
 _DISTRUST = 20
-
-
-class BDFState(eqx.Module):
-    """What one step hands to the next.
-
-    `past`: the last points, the latest first; `ago`: how long ago they were, in logarithmic time;
-    `count`: how many of them there are. `rate`: time per logarithmic time. `since`: steps since the
-    order or the step changed. `radius`: the largest curvature that was met lately. `scale`: the
-    norm of the parameters at the start, or the way to where their slope vanishes if that is longer.
-    `trust`: steps until the linearisation is looked at again, and `trusted` how many there were
-    last time. `distrust`: steps for which products stay exact. `error`: of the last step, over the
-    tolerance. `factor`: what the step is to be multiplied with. `field`: the vector field at the
-    last point; `growth`: the logarithm of the factor by which the last step made it grow.
-    """
-
-    past: PyTree[Float[Array, "points ..."]]
-    ago: Float[Array, "points"]
-    count: Int[Array, ""]
-    artificial: Bool[Array, ""]
-    order: Int[Array, ""]
-    used: Int[Array, ""]
-    since: Int[Array, ""]
-    failures: Int[Array, ""]
-    rate: Float[Array, ""]
-    radius: Float[Array, ""]
-    scale: Float[Array, ""]
-    trust: Int[Array, ""]
-    trusted: Int[Array, ""]
-    distrust: Int[Array, ""]
-    error: Float[Array, ""]
-    factor: Float[Array, ""]
-    field: PyTree[Array]
-    growth: Float[Array, ""]
-    evaluations: Int[Array, ""]
 
 
 class BDF(PacedSolver):
@@ -90,12 +58,15 @@ class BDF(PacedSolver):
     **Arguments:**
 
     - `rtol`, `atol`: a step's error, as a Euclidean norm over all n parameters, may be
-        `atol sqrt(n) + rtol |y|`. `tw.integrate` sets them.
+        `atol sqrt(n) + rtol min(|y|, way)`, where `way` is the length of the path so far.
+        `tw.integrate` sets them.
     - `largest`: a step's error is at most this part of the parameters' norm: with a cruder step
         the solution may jump from one valley into another. `tw.integrate` sets it.
 
     The Jacobian must be symmetric. Each step makes one linear solve by conjugate gradients, whose
-    products are difference quotients of the field.
+    products are difference quotients of the field. Up to 150,000 parameters the solves are
+    preconditioned with approximate eigenvectors, which they gather on the way: at most 40, in
+    float32.
 
     ??? cite "Reference"
 
@@ -139,9 +110,9 @@ class BDF(PacedSolver):
         radius = known.value.astype(dtype)
         # A linear field at zero has no scale of its own.
         rate = 2 / jnp.where(radius > 0, radius, 1)
-        scale = jnp.where(radius > 0, speed / jnp.where(radius > 0, radius, 1), 0)
-        scale = jnp.maximum(scale, tree_norm(y0)).astype(dtype)
-        tolerance = self.tolerance(scale, y0)
+        way = jnp.where(radius > 0, speed / jnp.where(radius > 0, radius, 1), 0).astype(dtype)
+        scale = jnp.maximum(way, tree_norm(y0)).astype(dtype)
+        tolerance = self.tolerance(scale, y0, way)
         bend = jnp.where(radius * speed > 0, radius * speed, 1)
         first = jnp.sqrt(2 * tolerance / bend).astype(dtype)
         first = jnp.minimum(jnp.where(radius * speed > 0, first, rate), 0.1 * rate)
@@ -166,13 +137,17 @@ class BDF(PacedSolver):
             rate=rate,
             radius=radius,
             scale=scale,
+            way=way,
             trust=none,
             trusted=one,
             distrust=none,
             error=zero,
             factor=zero + 1,
             field=f,
+            vague=zero,
             growth=zero,
+            hidden=Hidden.nothing(zero),
+            deflation=Deflation.affordable(tree_size(y0), radius),
             evaluations=1 + spent,
         )
 
@@ -194,10 +169,8 @@ class BDF(PacedSolver):
         leading = -jnp.sum(slopes)
         shift = leading / rate
         slope = tree_axpy(leading, tree_sub(guess, y0), combined(old.past, slopes, around=y0))
-        tolerance = self.tolerance(old.scale, y0)
+        tolerance = self.tolerance(old.scale, y0, old.way)
         share = stride / -places  # of a correction, what counts as the error at each degree
-        hopeless = _HOPELESS * tolerance / share[order]
-        size = jnp.maximum(tree_norm(guess), jnp.maximum(tree_norm(y0), tolerance))
         check = old.trust <= 0
 
         def field(y):
@@ -209,61 +182,36 @@ class BDF(PacedSolver):
             pull = tree_axpy(leading, u, slope)
             return f, tree_axpy(-1 / rate, pull, f)
 
-        def unfinished(carry):
-            *_, wrong, definite, _, count, _ = carry
-            again = check & (wrong > _NONLINEAR) & (count < _LINEARISATIONS)
-            return (count == 0) | (again & definite)
-
-        def linearised(carry):
-            u, f, r, _, definite, radius, count, spent = carry
-            solved = shifted_solve(
-                field,
-                jax.tree.map(jnp.add, guess, u),
-                f,
-                shift,
-                r,
-                enough=enough,
-                hopeless=hopeless,
-                radius=jnp.maximum(old.radius, radius),
-                size=size,
-                exact=old.distrust > 0,
-            )
-            u = jax.tree.map(jnp.add, u, solved.x)
-
-            def looked():
-                f, r = left_over(u)
-                return f, r, tree_norm(tree_sub(r, solved.residual)) / (shift * tolerance)
-
-            # To first order, the field at the end is that of the equation and what is left of it.
-            f, r, wrong = jax.lax.cond(
-                check, looked, lambda: (f, solved.residual, jnp.zeros_like(shift))
-            )
-            return (
-                u,
-                f,
-                r,
-                wrong,
-                solved.definite & definite,
-                jnp.maximum(radius, solved.radius),
-                count + 1,
-                spent + solved.evaluations + jnp.where(check, 1, 0),
-            )
-
-        still = jax.tree.map(jnp.zeros_like, y0)
-        f, r = left_over(still)
+        f, r = left_over(jax.tree.map(jnp.zeros_like, y0))
         # What grows is followed below the tolerance as well: it may decide where the flow leads.
-        enough = _SOLVE * tolerance
         speed = tree_norm(f)
-        relative = jnp.maximum(_GROWING * speed / shift, _ROUNDINGS * eps * size)
-        grows = _log_growth(y0, old.field, guess, f, old.radius + shift) > 0
+        size = jnp.maximum(jnp.maximum(tree_norm(guess), tree_norm(y0)), speed / shift)
+        size = jnp.maximum(jnp.nan_to_num(size), jnp.finfo(size.dtype).tiny)
+        rounding = _ROUNDINGS * eps * size
+        moves = jnp.maximum(_MOVING * tree_norm(tree_sub(guess, y0)), rounding)
+        enough = jnp.minimum(_SOLVE * tolerance, moves)
+        relative = jnp.maximum(_GROWING * speed / shift, rounding)
+        grows = log_growth(y0, old.field, guess, f, old.radius + shift, old.vague) > 0
+        grows |= jnp.isinf(old.vague)
         enough = jnp.where(grows, jnp.minimum(enough, relative), enough)
-        zero = jnp.zeros_like(shift)
-        begin = (still, f, r, zero, jnp.asarray(True), zero, jnp.asarray(0), jnp.asarray(1))
-        u, _, r, wrong, definite, radius, _, spent = jax.lax.while_loop(
-            unfinished, linearised, begin
+        stage = solve_stage(
+            field,
+            left_over,
+            guess,
+            (f, r),
+            shift,
+            old.deflation,
+            tolerance=tolerance,
+            enough=enough,
+            hopeless=_HOPELESS * tolerance / share[order],
+            radius=old.radius,
+            size=size,
+            exact=old.distrust > 0,
+            check=check,
         )
+        u, wrong, radius = stage.u, stage.wrong, stage.radius
         y1 = jax.tree.map(jnp.add, guess, u)
-        solved = definite & ~(wrong > _NONLINEAR) & jnp.isfinite(speed)
+        solved = stage.definite & ~(wrong > NONLINEAR) & jnp.isfinite(speed)
 
         def error(degree):
             return share[degree] * tree_norm(tree_sub(y1, guessed(degree))) / tolerance
@@ -273,15 +221,17 @@ class BDF(PacedSolver):
         may_rise = (order < _HIGHEST) & (old.count >= order + 2) & ~old.artificial
         higher = jnp.where(may_rise, error(jnp.minimum(order + 1, _HIGHEST)), jnp.inf)
         # Where the field stops being finite, nothing is learned about the matrix.
-        indefinite = ~definite & jnp.isfinite(same)
+        indefinite = ~stage.definite & jnp.isfinite(same)
         same = jnp.where(solved & jnp.isfinite(same), same, jnp.inf)
         factor, next_order, since = self._next(order, (higher, same, lower), old.since + 1)
         distrust = jnp.where(indefinite, _DISTRUST, jnp.maximum(old.distrust - 1, 0))
-        clearly = wrong <= _CLEARLY * _NONLINEAR
+        clearly = wrong <= _CLEARLY * NONLINEAR
         trusted = jnp.where(clearly, jnp.minimum(2 * old.trusted, _LONGEST_TRUST), 1)
         count = jnp.where(old.artificial, 2, jnp.minimum(old.count + 1, _POINTS))
-        end_field = tree_axpy(1 / rate, tree_axpy(leading, u, slope), r)
-        growth = _log_growth(y0, old.field, y1, end_field, jnp.maximum(old.radius, radius) + shift)
+        end_field = tree_axpy(1 / rate, tree_axpy(leading, u, slope), stage.residual)
+        steepness = jnp.maximum(old.radius, radius) + shift
+        growth = log_growth(y0, old.field, y1, end_field, steepness, old.vague + stage.vague)
+        lasting = jnp.where(radius > 0, 0.9, 1).astype(radius.dtype)
         state = BDFState(
             past=jax.tree.map(lambda p, y: jnp.concatenate([y[None], p[:-1]]), old.past, y1),
             ago=jnp.concatenate([jnp.zeros_like(stride)[None], (old.ago + stride)[:-1]]),
@@ -292,16 +242,20 @@ class BDF(PacedSolver):
             since=since,
             failures=jnp.asarray(0),
             rate=rate,
-            radius=jnp.where(radius > 0, jnp.maximum(radius, 0.9 * old.radius), old.radius),
+            radius=jnp.maximum(jnp.maximum(radius, stage.seen), lasting * old.radius),
             scale=old.scale,
+            way=old.way + tree_norm(tree_sub(y1, y0)).astype(old.way.dtype),
             trust=jnp.where(check, trusted, old.trust - 1),
             trusted=jnp.where(check, trusted, old.trusted),
             distrust=distrust,
             error=same,
             factor=factor,
             field=end_field,
+            vague=stage.vague,
             growth=growth,
-            evaluations=old.evaluations + spent,
+            hidden=old.hidden.after(growth, h, tolerance, tree_norm(end_field)),
+            deflation=stage.deflation,
+            evaluations=old.evaluations + 1 + stage.spent,
         )
         scaled = share[order]
         y_error = jax.tree.map(lambda e: jnp.where(solved, scaled * e, jnp.inf), u)
@@ -329,8 +283,7 @@ class BDF(PacedSolver):
 
     def paced(self, state, h, eagerness):
         order = state.used
-        most = (GROWING_ERROR * (order + 1)) ** (1 / (order + 1))
-        growth = state.growth / (eagerness * most)
+        growth = state.growth / (eagerness * _most_growth(order))
         keep = (state.error <= 1) & (growth <= 1)
         shorter = _AFTER_FAILURE * jnp.maximum(state.error, 1e-12) ** (-1 / (order + 1))
         shorter = jnp.clip(shorter, _SMALLEST_FACTOR, 1)
@@ -346,51 +299,37 @@ class BDF(PacedSolver):
 
     def after_rejection(self, before, after):
         failures = before.failures + 1
-        learned = (
-            jnp.where(failures >= _PATIENCE, 1, before.order),
-            jnp.asarray(0),
-            failures,
-            after.evaluations,
-            jnp.maximum(before.radius, jnp.where(jnp.isfinite(after.radius), after.radius, 0)),
-            jnp.asarray(0),
-            jnp.asarray(1),
-            after.distrust,
-        )
-        return eqx.tree_at(
-            lambda s: (
-                s.order,
-                s.since,
-                s.failures,
-                s.evaluations,
-                s.radius,
-                s.trust,
-                s.trusted,
-                s.distrust,
-            ),
+        radius = jnp.where(jnp.isfinite(after.radius), after.radius, 0)
+        return replace(
             before,
-            learned,
+            order=jnp.where(failures >= _PATIENCE, 1, before.order),
+            since=jnp.asarray(0),
+            failures=failures,
+            evaluations=after.evaluations,
+            radius=jnp.maximum(before.radius, radius),
+            trust=jnp.asarray(0),
+            trusted=jnp.asarray(1),
+            distrust=after.distrust,
+            # A growth that a step is rejected for may be that of a field taken from an equation.
+            vague=jnp.where(after.error <= 1, jnp.inf, before.vague),
+            deflation=after.deflation,
         )
 
     def tolerance(
-        self, scale: Float[Array, ""], y: PyTree[Float[Array, "..."]]
+        self, scale: Float[Array, ""], y: PyTree[Float[Array, "..."]], way: Float[Array, ""]
     ) -> Float[Array, ""]:
-        """What a step to `y` may err by, in a flow that started on a scale of its own."""
+        """What a step to `y` may err by, after a way of that length.
+
+        `scale` is that on which the flow started.
+        """
         dtype, size = tree_dtype(y), tree_norm(y)
-        rtol = jnp.maximum(self.rtol, _ROUNDINGS * jnp.finfo(dtype).eps)
-        both = self.atol * jnp.sqrt(tree_size(y)) + rtol * size
+        rounding = _ROUNDINGS * jnp.finfo(dtype).eps * size
+        relative = jnp.maximum(self.rtol * jnp.minimum(size, way), rounding)
+        both = self.atol * jnp.sqrt(tree_size(y)) + relative
         most = jnp.where(scale > 0, self.largest * jnp.maximum(scale, size), both)
         return jnp.asarray(jnp.minimum(both, most), dtype)
 
 
-def _log_growth(y0, f0, y1, f1, steepness):
-    """The logarithm of the factor by which the field grows between two points, at least 0.
-
-    Without negative curvature between them `(f1 - f0) . (y1 - y0)` is not positive, and what grows
-    is the error of the solution; `steepness` times the parameters' rounding is the field's.
-    """
-    way = tree_sub(y1, y0)
-    rounding = _NOISE * jnp.finfo(tree_dtype(y0)).eps * steepness * tree_norm(y1)
-    unstable = tree_dot(tree_sub(f1, f0), way) > rounding * tree_norm(way)
-    before, after = tree_norm(f0), tree_norm(f1)
-    ratio = jnp.where(unstable & (before > 0), after / jnp.where(before > 0, before, 1), 1)
-    return jnp.log(jnp.clip(ratio, 1, jnp.finfo(ratio.dtype).max)).astype(steepness.dtype)
+def _most_growth(order):
+    """The logarithm of the factor by which the speed may grow within a step."""
+    return (GROWING_ERROR * (order + 1)) ** (1 / (order + 1))

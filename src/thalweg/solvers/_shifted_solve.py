@@ -12,9 +12,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._trees import tree_axpy, tree_dot, tree_dtype, tree_norm, tree_scale, tree_sub
+from .._trees import tree_axpy, tree_dot, tree_dtype, tree_norm, tree_scale, tree_size, tree_sub
+from ._deflation import Deflation, Rows
 
 _MOST_ITERATIONS = 1000
+# After a solve of so many steps a deflation is renewed, with the first directions.
+_LONG, _GATHERED = 4, 16
+# Without a product, errors in steep directions are multiplied by a half of this at most.
+_MILD = 1.0
 # Gradient-equivalents of a Jacobian-vector product.
 _EXACT_PRICE = 2
 
@@ -23,12 +28,15 @@ class Solved(NamedTuple):
     """A solution, what is left of the equation, and how it was found.
 
     `error` estimates the Euclidean distance to the exact solution; `radius` is the largest
-    curvature met along the directions of search; `definite` is false where the matrix was found not
-    to be positive; `evaluations` is the price.
+    curvature met along the directions of search, 0 if there was none; `definite` is false where the
+    matrix was found not to be positive; `evaluations` is the price. Without a product, only a bound
+    of what is left is known: `residual` is 0, and `missed` its largest norm.
     """
 
     x: PyTree[Array]
     residual: PyTree[Array]
+    missed: Float[Array, ""]
+    deflation: Deflation | None
     error: Float[Array, ""]
     radius: Float[Array, ""]
     definite: Bool[Array, ""]
@@ -47,15 +55,18 @@ def shifted_solve(
     radius: Float[Array, ""],
     size: Float[Array, ""],
     exact: Bool[Array, ""],
+    deflation: Deflation | None = None,
 ) -> Solved:
     """Solve `(shift - J(y)) x = r` until the estimated error of x is at most `enough`.
 
-    `f` is `field(y)`. The solve is given up where x becomes longer than `hopeless`. `size` is the
-    scale of the parameters, `radius` what is known of J's spectral radius. Products with J are
-    difference quotients of the field, at the price of one evaluation each; where `exact`, and where
-    the shift is so small against the radius that quotients would drown it, they are
-    Jacobian-vector products, at the price of two. A field without forward derivatives (a
-    `jax.custom_vjp` in a network) has quotients only.
+    `f` is `field(y)`. Where the shift is so far above the `radius`, what is known of J's spectral
+    radius, that the mean of the two inverses is accurate enough, no product is needed. The solve is
+    given up where x becomes longer than `hopeless`. `size` is the scale of the parameters. Products
+    with J are difference quotients of the field, at the price of one evaluation each; where
+    `exact`, and where the shift is so small against the radius that quotients would drown it, they
+    are Jacobian-vector products, at the price of two. A field without forward derivatives (a
+    `jax.custom_vjp` in a network) has quotients only. A `deflation` makes the solve shorter, and is
+    renewed by it.
     """
     dtype = tree_dtype(y)
     eps = jnp.finfo(dtype).eps
@@ -78,13 +89,28 @@ def shifted_solve(
         return jax.lax.cond(exact, by_derivative, by_quotient)
 
     price = jnp.where(exact, _EXACT_PRICE, 1)
-    start_energy, tiny = tree_dot(r, r), jnp.finfo(dtype).tiny
+
+    def conditioned(r):
+        return r if deflation is None else deflation.applied(r, shift)
+
+    unit = 1 if deflation is None else deflation.unit
+    # Squares of what is very small or large would leave the numbers' range.
+    height = tree_norm(r)
+    height = jnp.where(height > 0, height, 1)
+    r = tree_scale(1 / height, r)
+    enough, hopeless = enough / height, hopeless / height
+    half = radius / 2
+    near = half / (shift * (shift + half))
+    at_once = (near <= enough) & (radius > 0) & (radius <= _MILD * shift)
+    x = tree_scale(jnp.where(at_once, 1 / (shift + half), 0), r)
+    z, tiny = conditioned(r), jnp.finfo(dtype).tiny
 
     def unfinished(carry):
-        x, _, _, energy, bound, _, definite, count = carry
+        x, _, _, energy, bound, _, definite, count, _ = carry
         left = jnp.sqrt(bound * energy / shift)
         return (
-            (left > enough)
+            ~at_once
+            & (left > enough)
             & definite
             & (tree_norm(x) <= hopeless)
             & (count < _MOST_ITERATIONS)
@@ -92,36 +118,53 @@ def shifted_solve(
         )
 
     def iterate(carry):
-        x, r, d, energy, bound, known, definite, count = carry
+        x, r, d, energy, bound, known, definite, count, gathered = carry
         norm = tree_norm(d)
-        image = product(d, norm)
-        image = jax.tree.map(lambda s, j: shift * s - j, d, image)
+        slope = product(d, norm)
+        if gathered is not None:
+            image = tree_scale(-1 / (norm * unit), slope)
+            gathered = gathered.put(count, tree_scale(1 / norm, d), image)
+        image = jax.tree.map(lambda s, j: shift * s - j, d, slope)
         curvature = tree_dot(d, image)
         definite = definite & (curvature > 0)
         alpha = jnp.where(definite, energy / jnp.where(definite, curvature, 1), 0)
         known = jnp.maximum(known, curvature / norm**2 - shift)
         x = tree_axpy(alpha, d, x)
         r = tree_axpy(-alpha, image, r)
-        new = tree_dot(r, r)
+        z = conditioned(r)
+        new = tree_dot(r, z)
         gain = new / jnp.where(energy > 0, energy, 1)
-        d = tree_axpy(gain, d, r)
+        d = tree_axpy(gain, d, z)
         surplus = jnp.maximum(bound - alpha, 0)
         bound = surplus / jnp.maximum(shift * surplus + gain, tiny)
-        return x, r, d, new, bound, known, definite, count + 1
+        return x, r, d, new, bound, known, definite, count + 1, gathered
 
     # The square of the error in the energy norm is at most `bound` times that of the residual.
     begin = (
-        _zeros(r),
+        x,
         r,
-        r,
-        start_energy,
+        z,
+        tree_dot(r, z),
         1 / shift,
         radius * 0,
         jnp.asarray(True),
         jnp.asarray(0),
+        None if deflation is None else Rows.free(_GATHERED, tree_size(y)),
     )
-    x, r, _, energy, bound, known, definite, count = jax.lax.while_loop(unfinished, iterate, begin)
-    return Solved(x, r, jnp.sqrt(bound * energy / shift), known, definite, price * count)
+    x, r, _, energy, bound, known, definite, count, gathered = jax.lax.while_loop(
+        unfinished, iterate, begin
+    )
+    if deflation is not None and gathered is not None:
+        known = jnp.maximum(known, deflation.largest.astype(known.dtype))
+        usable = (count >= _LONG) & definite & jnp.isfinite(energy)
+        known_before = deflation
+        deflation = jax.lax.cond(
+            usable, lambda: known_before.renewed(gathered), lambda: known_before
+        )
+    error = height * jnp.where(at_once, near, jnp.sqrt(bound * energy / shift))
+    missed = jnp.where(at_once, shift * error, 0)
+    x, r = tree_scale(height, x), tree_scale(jnp.where(at_once, 0, height), r)
+    return Solved(x, r, missed, deflation, error, known, definite, price * count)
 
 
 def _has_forward_derivative(field, y) -> bool:
@@ -147,7 +190,3 @@ def _goes_backward_only(jaxpr) -> bool:
             if hasattr(inner, "eqns") and _goes_backward_only(inner):
                 return True
     return False
-
-
-def _zeros(like):
-    return jax.tree.map(jnp.zeros_like, like)

@@ -19,6 +19,7 @@ from .._memory import in_words, machine_memory
 from .._trees import tree_size
 from ..curvature._wanted import Wanted, rows_needed
 from ..kernels._empirical import MATRIX_MEMORY
+from ..solvers import deflation_memory
 from ._consistency import MOST_STEPS, Path, Sections
 from ._errors import FieldError, written
 
@@ -201,7 +202,7 @@ def _stages(sections: Sections, sizes: Sizes) -> Iterator[Need]:
     yield _need("reading the data", (making, _SAMPLES))
     runs = [run for i, run in sections.runs() if sections.know(("optimizers", i, "kind"))]
     first = all(run.kind == "gradient_descent" for run in runs)
-    state = _STATES * _flow_vectors(sizes, first, kinks) * sizes.vector
+    state = _STATES * _flow_size(sizes, first, kinks)
     gradient, product = (sizes.gradient, _PRODUCTS), (sizes.product, _PRODUCTS)
     yield _need("flows", (state, _WIDTHS), gradient)
     yield _need("optimizers", (_DESCENT * sizes.vector, _WIDTHS), gradient)
@@ -215,7 +216,7 @@ def _stages(sections: Sections, sizes: Sizes) -> Iterator[Need]:
     yield _need("comparisons", ((_COMPARED + _READ * most) * rows, _ROWS), product)
     if closeness.predict and not kinks:
         # A law is a flow in twice as many dimensions, and followed as such.
-        law = _STATES * _flow_vectors(sizes, first, kinks, copies=2) * sizes.vector
+        law = _STATES * _flow_size(sizes, first, kinks, copies=2)
         yield _need("predicted distances", (law, _WIDTHS), product, (_LAW * 2 * rows, _ROWS))
     steps = [
         (flow.t1 / run.step_size, ("optimizers", i, "step_size"))
@@ -250,12 +251,14 @@ def _stages(sections: Sections, sizes: Sizes) -> Iterator[Need]:
         )
 
 
-def _flow_vectors(sizes: Sizes, first: bool, kinks: bool, copies: int = 1) -> int:
+def _flow_size(sizes: Sizes, first: bool, kinks: bool, copies: int = 1) -> int:
+    """Bytes of the state of a flow and of its companion."""
     if copies * sizes.parameters >= _LARGE and first and not kinks:
-        return copies * _LEAN
+        return copies * _LEAN * sizes.vector
     if kinks:
-        return _KINKED * (1 if first else 2)
-    return copies * (_FIRST if first else _SECOND)
+        return _KINKED * (1 if first else 2) * sizes.vector
+    kept = 2 * deflation_memory(copies * sizes.parameters)
+    return copies * (_FIRST if first else _SECOND) * sizes.vector + kept
 
 
 def _basis(wanted: Wanted, sizes: Sizes) -> int:
