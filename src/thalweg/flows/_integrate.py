@@ -38,7 +38,7 @@ def integrate(
     - `save_at`: times to save at, increasing, from 0 to `t1`; defaults to 0 and `t1`.
     - `rtol`, `atol`: tolerances of a step, which steer its size; what was reached is in
         `Trajectory.error`. `solvers.BDF` keeps the Euclidean norm of a step's error, over all n
-        parameters, below `0.05 (atol sqrt(n) + rtol |y|)`; the other solvers keep the root mean
+        parameters, below `0.2 (atol sqrt(n) + rtol |y|)`; the other solvers keep the root mean
         square of the errors over `atol + rtol |y|`, taken elementwise, below 1. With the default
         `atol`, only `rtol` matters in practice. Defaults: `rtol` 1e-6 (float32: 1.2e-5; a network
         with kinks such as ReLU: 1e-4), `atol` a hundredth of `rtol`.
