@@ -1,4 +1,4 @@
-"""CVODE of SUNDIALS along a gradient flow: the strongest peer where the flow is stiff.
+"""CVODE of SUNDIALS along a flow: the strongest peer where it is stiff.
 
 The row is that of `_methods.py`. Needs scikit-sundae (`pip install "thalweg[benchmark]"`).
 """
@@ -10,19 +10,22 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from sksundae.cvode import CVODE, CVODEJacTimes
 
+import thalweg as tw
 
-def with_cvode(problem, t1, rtol, method, dimensions=5, exact=False):
+
+def with_cvode(problem, t1, rtol, method, dimensions=5, exact=False, flow=None):
     """With Newton-GMRES and `exact` products (2 each), or its own difference quotients (1)."""
     objective, params = problem
-    theta, unravel = ravel_pytree(params)
-    gradient = jax.jit(lambda y: -ravel_pytree(objective.gradient(unravel(y)))[0])
-    product = jax.jit(lambda y, v: jax.jvp(gradient, (y,), (v,))[1])
+    flow = flow or tw.GradientFlow()
+    start, unravel = ravel_pytree(flow.initial_state(params))
+    derivative = jax.jit(lambda y: ravel_pytree(flow.vector_field(0.0, unravel(y), objective))[0])
+    product = jax.jit(lambda y, v: jax.jvp(derivative, (y,), (v,))[1])
     spent = 0
 
     def field(t, y, out):
         nonlocal spent
         spent += 1
-        out[:] = np.asarray(gradient(y))
+        out[:] = np.asarray(derivative(y))
 
     def times(t, y, f, v, out):
         nonlocal spent
@@ -39,14 +42,16 @@ def with_cvode(problem, t1, rtol, method, dimensions=5, exact=False):
         atol=rtol / 10,
         max_num_steps=500_000,
     )
-    jax.block_until_ready((gradient(theta), product(theta, theta)))
-    start = time.perf_counter()
-    solution = solver.solve(np.array([0.0, t1]), np.asarray(theta))
-    seconds = time.perf_counter() - start
+    jax.block_until_ready((derivative(start), product(start, start)))
+    begin = time.perf_counter()
+    solution = solver.solve(np.array([0.0, t1]), np.asarray(start))
+    seconds = time.perf_counter() - begin
     return {
         "gradients": spent,
         "steps": len(solution.t) - 1,
         "seconds": seconds,
-        "end": solution.y[-1] if solution.success else None,
+        "end": np.asarray(ravel_pytree(flow.params(unravel(solution.y[-1])))[0])
+        if solution.success
+        else None,
         "note": "" if solution.success else solution.message,
     }

@@ -171,13 +171,6 @@ def test_a_wall_that_was_not_foreseen():
     assert abs(flow.params[-1, 0] - exact) <= max(flow.error[-1], 1e-5)
 
 
-def test_momentum_is_refused():
-    """With a velocity the Jacobian is not symmetric."""
-    objective, params = small_objective()
-    with pytest.raises(TypeError, match="solver: BDF needs a symmetric Jacobian"):
-        tw.integrate(tw.HeavyBallFlow(1.0), objective, params, t1=1.0, solver=BDF)
-
-
 def test_shifted_systems():
     """Against dense solves: the error told covers the true one, at any scale."""
     random = np.random.default_rng(0)

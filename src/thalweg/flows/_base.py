@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._trees import tree_dtype, tree_norm, tree_sub
 from ..objective import Objective
+from ..solvers import Equation
 
 
 class Decay(NamedTuple):
@@ -37,8 +38,21 @@ class Flow(eqx.Module):
     name: ClassVar[str]
     # Whether the Jacobian's spectrum is real, as stabilised explicit methods want it.
     real_spectrum: ClassVar[bool]
-    # Whether the Jacobian is symmetric, as conjugate gradients want it.
-    symmetric: ClassVar[bool] = False
+
+    @property
+    def equation(self) -> Equation | None:
+        """The flow as `solvers.BDF` can follow it; `None` if it cannot.
+
+        That takes a force with a symmetric Jacobian.
+        """
+        return None
+
+    def calm(self, t_end: float) -> bool:
+        """Whether most of the time up to `t_end` passes without oscillations.
+
+        Only then is an implicit method cheaper; asked of a flow that has an `equation`.
+        """
+        return True
 
     @abc.abstractmethod
     def initial_state(self, params: PyTree) -> PyTree:

@@ -45,8 +45,8 @@ def choose_method(
     """The solver asked for; without one, what suits the field.
 
     For so many parameters, `size`, that their copies count, RKC2 with few of them; for a field with
-    `kinks`, a method that averages over them, if they can be read; for oscillations a classical
-    pair; for a field with a symmetric Jacobian, BDF; else a stabilised method.
+    `kinks`, a method that averages over them, if they can be read; for a force with a symmetric
+    Jacobian, BDF, unless oscillations last; for those a classical pair; else a stabilised method.
 
     The choice is for an `rtol` of `accuracy`. `stride` lengthens the first step and the longest
     one, which tolerances do not decide.
@@ -65,15 +65,16 @@ def choose_method(
             allowed = jnp.asarray(round(stride * candidate.max_stages))
             candidate = eqx.tree_at(lambda s: s.max_stages, candidate, allowed)
         if isinstance(candidate, BDF):
-            candidate = BDF(
-                own_rtol, own_atol, jnp.asarray(candidate.largest * rtol / accuracy, dtype)
-            )
+            largest = jnp.asarray(candidate.largest * rtol / accuracy, dtype)
+            candidate = BDF(own_rtol, own_atol, largest, candidate.equation)
         return March(flow, candidate, own_rtol, own_atol, end, longest_step, eagerness)
 
-    if isinstance(solver, BDF) and not flow.symmetric:
-        raise TypeError(f"solver: BDF needs a symmetric Jacobian, which {flow.name} has not.")
-    if isinstance(solver, BDF) or (solver is None and flow.symmetric and not kinks.exist):
-        return Method(march(BDF(), _BDF_SHARE))
+    equation = flow.equation
+    if equation is None:
+        if isinstance(solver, BDF):
+            raise TypeError(f"solver: BDF needs a symmetric Jacobian, which {flow.name} has not.")
+    elif isinstance(solver, BDF) or (solver is None and not kinks.exist and flow.calm(t_end)):
+        return Method(march(BDF(equation=equation), _BDF_SHARE))
     if solver is not None:
         return Method(march(with_tolerances(solver, rtol, atol)))
     if kinks.exist:

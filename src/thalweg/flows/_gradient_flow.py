@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..solvers import FirstOrder
 from ._base import Decay, Flow
 
 
@@ -14,7 +15,10 @@ class GradientFlow(Flow):
 
     name: ClassVar[str] = "gradient flow"
     real_spectrum: ClassVar[bool] = True
-    symmetric: ClassVar[bool] = True
+
+    @property
+    def equation(self):
+        return FirstOrder()
 
     def initial_state(self, params):
         return params

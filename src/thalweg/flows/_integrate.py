@@ -44,8 +44,8 @@ def integrate(
         with kinks such as ReLU: 1e-4), `atol` a hundredth of `rtol`.
     - `solver`: any diffrax solver with an embedded error estimate. `None` lets the flow decide: for
         a gradient flow `solvers.BDF`, with two million parameters and more `solvers.RKC2`; for a
-        network with kinks `solvers.AveragedMidpoint`; for a flow with momentum Dopri8, with `rtol`
-        from 3e-4 up Tsit5.
+        network with kinks `solvers.AveragedMidpoint`; for heavy-ball flow with `friction t1` from
+        50 up `solvers.BDF`, for other flows with momentum Dopri8, with `rtol` from 3e-4 up Tsit5.
     - `error`: in place of tolerances, the global error to aim at: a Euclidean distance over all
         parameters, at every saved time. The flow is integrated again with tighter tolerances until
         the error reported is no larger; what earlier attempts cost is among `error_gradients`.

@@ -122,7 +122,8 @@ class Method(eqx.Module):
         if not isinstance(self.solver, BDF):
             return 0.0
         now = state.march
-        tolerance = self.solver.tolerance(now.solver_state.scale, now.y, now.solver_state.way)
+        params, memory = self.march.flow.params(now.y), now.solver_state
+        tolerance = self.solver.tolerance(memory.scale, params, memory.way)
         hidden = _UNSEEN * float(now.steps) ** 0.5 * float(tolerance)
         return min(hidden, _PART * float(now.farthest))
 

@@ -23,6 +23,7 @@ from ._bdf_state import BDFState, Hidden
 from ._between import log_growth
 from ._counted import GROWING_ERROR, PacedSolver
 from ._deflation import Deflation
+from ._equations import Equation, FirstOrder
 from ._past_points import BDFInterpolation, combined, slope_weights, value_weights
 from ._radius import SpectralRadius
 from ._stage import NONLINEAR, solve_stage
@@ -62,11 +63,14 @@ class BDF(PacedSolver):
         `tw.integrate` sets them.
     - `largest`: a step's error is at most this part of the parameters' norm: with a cruder step
         the solution may jump from one valley into another. `tw.integrate` sets it.
+    - `equation`: what is to be solved, `FirstOrder()` or `SecondOrder(friction)`. `tw.integrate`
+        takes that of the flow.
 
-    The Jacobian must be symmetric. Each step makes one linear solve by conjugate gradients, whose
-    products are difference quotients of the field. Up to 150,000 parameters the solves are
-    preconditioned with approximate eigenvectors, which they gather on the way: at most 40, in
-    float32.
+    The Jacobian of the force must be symmetric. Each step makes one linear solve by conjugate
+    gradients, whose products are difference quotients of the force. Up to 150,000 parameters the
+    solves are preconditioned with approximate eigenvectors, which they gather on the way: at most
+    40, in float32. With momentum, the velocity is eliminated from a step, and its equation has the
+    matrix `rate (rate + friction) + Hessian`, which is symmetric as well.
 
     ??? cite "Reference"
 
@@ -82,6 +86,7 @@ class BDF(PacedSolver):
     rtol: float | Float[Array, ""] = 1e-6
     atol: float | Float[Array, ""] = 1e-8
     largest: float | Float[Array, ""] = 2e-3
+    equation: Equation = FirstOrder()
 
     term_structure: ClassVar = diffrax.AbstractTerm
     interpolation_cls: ClassVar[Callable[..., BDFInterpolation]] = BDFInterpolation
@@ -96,27 +101,27 @@ class BDF(PacedSolver):
         return terms.vf(t0, y0, args)
 
     def init(self, terms, t0, t1, y0, args) -> BDFState:
-        f = terms.vf(t0, y0, args)
+        x0, force = self.equation.position(y0), self.equation.force(terms, t0, args)
+        f = force(x0)
         speed = tree_norm(f)
         moving = speed > 0
         unit = tree_scale(1 / jnp.where(moving, speed, 1), f)
-        random = SpectralRadius.unknown(y0)
+        random = SpectralRadius.unknown(x0)
         direction = jax.tree.map(lambda a, b: jnp.where(moving, a, b), unit, random.direction)
         known = eqx.tree_at(lambda r: r.direction, random, direction)
-        known, spent = known.estimated(
-            lambda y: terms.vf(t0, y, args), y0, f, accuracy=0.2, max_iterations=6
-        )
+        known, spent = known.estimated(force, x0, f, accuracy=0.2, max_iterations=6)
         dtype = jnp.result_type(t0, t1)
         radius = known.value.astype(dtype)
+        fastest = self.equation.fastest(radius)
         # A linear field at zero has no scale of its own.
-        rate = 2 / jnp.where(radius > 0, radius, 1)
+        rate = 2 / jnp.where(fastest > 0, fastest, 1)
         way = jnp.where(radius > 0, speed / jnp.where(radius > 0, radius, 1), 0).astype(dtype)
-        scale = jnp.maximum(way, tree_norm(y0)).astype(dtype)
-        tolerance = self.tolerance(scale, y0, way)
-        bend = jnp.where(radius * speed > 0, radius * speed, 1)
-        first = jnp.sqrt(2 * tolerance / bend).astype(dtype)
-        first = jnp.minimum(jnp.where(radius * speed > 0, first, rate), 0.1 * rate)
-        before = tree_axpy(-first, f, y0)
+        scale = jnp.maximum(way, tree_norm(x0)).astype(dtype)
+        tolerance = self.tolerance(scale, x0, way)
+        bend = self.equation.bend(speed, radius)
+        first = jnp.sqrt(2 * tolerance / jnp.where(bend > 0, bend, 1)).astype(dtype)
+        first = jnp.minimum(jnp.where(bend > 0, first, rate), 0.1 * rate)
+        before = tree_axpy(-first, self.equation.derivative(y0, f), y0)
         zero = jnp.asarray(0.0, dtype)
         past = jax.tree.map(
             lambda a, b: jnp.concatenate([a[None], jnp.broadcast_to(b, (_POINTS - 1, *b.shape))]),
@@ -147,19 +152,23 @@ class BDF(PacedSolver):
             vague=zero,
             growth=zero,
             hidden=Hidden.nothing(zero),
-            deflation=Deflation.affordable(tree_size(y0), radius),
+            deflation=Deflation.affordable(tree_size(x0), radius),
             evaluations=1 + spent,
         )
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         del made_jump
-        old = solver_state
+        old, equation = solver_state, self.equation
+        x0 = equation.position(y0)
         h, eps = t1 - t0, jnp.finfo(tree_dtype(y0)).eps
         rate = old.rate + h
         stride = jnp.log1p(h / old.rate)
         places = -(stride + old.ago)
         index = jnp.arange(_POINTS)
+        longest = equation.longest(h, old.radius.astype(h.dtype))
+        stable = h <= longest
         order = jnp.minimum(old.order, old.count - 1)
+        order = jnp.max(jnp.where(stable & (index <= order), index, 1))
 
         def guessed(degree):
             return combined(old.past, value_weights(places, index <= degree))
@@ -167,37 +176,38 @@ class BDF(PacedSolver):
         guess = guessed(order)
         slopes = slope_weights(places, index < order)
         leading = -jnp.sum(slopes)
-        shift = leading / rate
+        pace = leading / rate
+        shift = equation.shift(pace)
         slope = tree_axpy(leading, tree_sub(guess, y0), combined(old.past, slopes, around=y0))
-        tolerance = self.tolerance(old.scale, y0, old.way)
+        slope = tree_scale(1 / rate, slope)
+        pull, place = equation.pull(guess, slope, pace), equation.position(guess)
+        tolerance = self.tolerance(old.scale, x0, old.way)
         share = stride / -places  # of a correction, what counts as the error at each degree
         check = old.trust <= 0
 
-        def field(y):
-            return terms.vf(t1, y, args)
+        field = equation.force(terms, t1, args)
 
         def left_over(u):
-            """The field at a corrected guess, and what it leaves of the step's equation."""
-            f = field(jax.tree.map(jnp.add, guess, u))
-            pull = tree_axpy(leading, u, slope)
-            return f, tree_axpy(-1 / rate, pull, f)
+            """The force at a corrected guess, and what it leaves of the step's equation."""
+            f = field(jax.tree.map(jnp.add, place, u))
+            return f, tree_sub(f, tree_axpy(shift, u, pull))
 
-        f, r = left_over(jax.tree.map(jnp.zeros_like, y0))
+        f, r = left_over(jax.tree.map(jnp.zeros_like, x0))
         # What grows is followed below the tolerance as well: it may decide where the flow leads.
         speed = tree_norm(f)
-        size = jnp.maximum(jnp.maximum(tree_norm(guess), tree_norm(y0)), speed / shift)
+        size = jnp.maximum(jnp.maximum(tree_norm(place), tree_norm(x0)), speed / shift)
         size = jnp.maximum(jnp.nan_to_num(size), jnp.finfo(size.dtype).tiny)
         rounding = _ROUNDINGS * eps * size
-        moves = jnp.maximum(_MOVING * tree_norm(tree_sub(guess, y0)), rounding)
+        moves = jnp.maximum(_MOVING * tree_norm(tree_sub(place, x0)), rounding)
         enough = jnp.minimum(_SOLVE * tolerance, moves)
         relative = jnp.maximum(_GROWING * speed / shift, rounding)
-        grows = log_growth(y0, old.field, guess, f, old.radius + shift, old.vague) > 0
+        grows = log_growth(x0, old.field, place, f, old.radius + shift, old.vague) > 0
         grows |= jnp.isinf(old.vague)
         enough = jnp.where(grows, jnp.minimum(enough, relative), enough)
         stage = solve_stage(
             field,
             left_over,
-            guess,
+            place,
             (f, r),
             shift,
             old.deflation,
@@ -209,28 +219,37 @@ class BDF(PacedSolver):
             exact=old.distrust > 0,
             check=check,
         )
-        u, wrong, radius = stage.u, stage.wrong, stage.radius
+        wrong, radius = stage.wrong, stage.radius
+        u = equation.completed(stage.u, guess, slope, pace)
         y1 = jax.tree.map(jnp.add, guess, u)
+        x1 = equation.position(y1)
         solved = stage.definite & ~(wrong > NONLINEAR) & jnp.isfinite(speed)
 
         def error(degree):
-            return share[degree] * tree_norm(tree_sub(y1, guessed(degree))) / tolerance
+            return share[degree] * equation.norm(tree_sub(y1, guessed(degree)), pace) / tolerance
 
-        lower = jnp.where(order > 1, error(order - 1), jnp.inf)
-        same = share[order] * tree_norm(u) / tolerance
+        # Where stability keeps steps short, the highest order for which it does not.
+        free = jnp.isinf(longest) & (index < order)
+        below = jnp.max(jnp.where(free, index, 0))
+        below = jnp.where(jnp.isinf(longest[order]), order - 1, below)
+        lower = jnp.where(order > 1, error(below), jnp.inf)
+        same = share[order] * equation.norm(u, pace) / tolerance
         may_rise = (order < _HIGHEST) & (old.count >= order + 2) & ~old.artificial
+        may_rise &= stable[jnp.minimum(order + 1, _HIGHEST)]
         higher = jnp.where(may_rise, error(jnp.minimum(order + 1, _HIGHEST)), jnp.inf)
         # Where the field stops being finite, nothing is learned about the matrix.
         indefinite = ~stage.definite & jnp.isfinite(same)
         same = jnp.where(solved & jnp.isfinite(same), same, jnp.inf)
-        factor, next_order, since = self._next(order, (higher, same, lower), old.since + 1)
+        factor, next_order, since = self._next(
+            (order + 1, order, below), (higher, same, lower), longest / h, old.since + 1
+        )
         distrust = jnp.where(indefinite, _DISTRUST, jnp.maximum(old.distrust - 1, 0))
         clearly = wrong <= _CLEARLY * NONLINEAR
         trusted = jnp.where(clearly, jnp.minimum(2 * old.trusted, _LONGEST_TRUST), 1)
         count = jnp.where(old.artificial, 2, jnp.minimum(old.count + 1, _POINTS))
-        end_field = tree_axpy(1 / rate, tree_axpy(leading, u, slope), stage.residual)
+        end_field = jax.tree.map(jnp.add, tree_axpy(shift, stage.u, pull), stage.residual)
         steepness = jnp.maximum(old.radius, radius) + shift
-        growth = log_growth(y0, old.field, y1, end_field, steepness, old.vague + stage.vague)
+        growth = log_growth(x0, old.field, x1, end_field, steepness, old.vague + stage.vague)
         lasting = jnp.where(radius > 0, 0.9, 1).astype(radius.dtype)
         state = BDFState(
             past=jax.tree.map(lambda p, y: jnp.concatenate([y[None], p[:-1]]), old.past, y1),
@@ -244,7 +263,7 @@ class BDF(PacedSolver):
             rate=rate,
             radius=jnp.maximum(jnp.maximum(radius, stage.seen), lasting * old.radius),
             scale=old.scale,
-            way=old.way + tree_norm(tree_sub(y1, y0)).astype(old.way.dtype),
+            way=old.way + tree_norm(tree_sub(x1, x0)).astype(old.way.dtype),
             trust=jnp.where(check, trusted, old.trust - 1),
             trusted=jnp.where(check, trusted, old.trusted),
             distrust=distrust,
@@ -262,13 +281,17 @@ class BDF(PacedSolver):
         dense_info = {"past": state.past, "ago": state.ago, "order": order, "rate": rate}
         return y1, y_error, dense_info, state, diffrax.RESULTS.successful
 
-    def _next(self, order, errors, since):
-        """The factor for the next step, its order, and the count of steps with both."""
-        degrees = jnp.stack([order + 1, order, order - 1])
+    def _next(self, degrees, errors, most, since):
+        """The factor for the next step, its order, and the count of steps with both.
+
+        `most` are the largest factors for which the orders are stable.
+        """
+        order, degrees = degrees[1], jnp.stack(degrees)
         safeties = jnp.asarray(_SAFETIES, errors[0].dtype)
         wanted = safeties * jnp.maximum(jnp.stack(errors), 1e-12) ** (-1 / (degrees + 1))
         # Where tolerances do not decide, the highest order follows best what they do not see.
-        wanted = jnp.minimum(wanted, _LARGEST_FACTOR).astype(errors[0].dtype)
+        most = jnp.minimum(most[jnp.minimum(degrees, _HIGHEST)], _LARGEST_FACTOR)
+        wanted = jnp.minimum(wanted, most).astype(errors[0].dtype)
         due = since > order
         best = jnp.where(due, jnp.argmax(wanted), 1)
         factor = wanted[best]
@@ -316,16 +339,16 @@ class BDF(PacedSolver):
         )
 
     def tolerance(
-        self, scale: Float[Array, ""], y: PyTree[Float[Array, "..."]], way: Float[Array, ""]
+        self, scale: Float[Array, ""], x: PyTree[Float[Array, "..."]], way: Float[Array, ""]
     ) -> Float[Array, ""]:
-        """What a step to `y` may err by, after a way of that length.
+        """What a step to the position `x` may err by, after a way of that length.
 
         `scale` is that on which the flow started.
         """
-        dtype, size = tree_dtype(y), tree_norm(y)
+        dtype, size = tree_dtype(x), tree_norm(x)
         rounding = _ROUNDINGS * jnp.finfo(dtype).eps * size
         relative = jnp.maximum(self.rtol * jnp.minimum(size, way), rounding)
-        both = self.atol * jnp.sqrt(tree_size(y)) + relative
+        both = self.atol * jnp.sqrt(tree_size(x)) + relative
         most = jnp.where(scale > 0, self.largest * jnp.maximum(scale, size), both)
         return jnp.asarray(jnp.minimum(both, most), dtype)
 
