@@ -20,8 +20,6 @@ _VECTORS, _FEWEST, _ROOM, _SMALLEST = 40, 8, 1_200_000, 400
 _DTYPE = jnp.float32
 # Combinations shorter than the root of this part of the longest one are dependent on others.
 _DEPENDENT = 1e-3
-# The largest residual of an eigenvector that is kept, as a part of its eigenvalue.
-_RESIDUAL = 0.5
 
 
 def deflation_vectors(size: int) -> int:
@@ -31,8 +29,8 @@ def deflation_vectors(size: int) -> int:
 
 
 def deflation_memory(size: int) -> int:
-    """Bytes that they and their images take."""
-    return 2 * deflation_vectors(size) * size * jnp.dtype(_DTYPE).itemsize
+    """Bytes that they take."""
+    return deflation_vectors(size) * size * jnp.dtype(_DTYPE).itemsize
 
 
 class Rows(eqx.Module):
@@ -59,14 +57,12 @@ class Rows(eqx.Module):
 class Deflation(eqx.Module):
     """Approximate eigenvectors of a positive operator: orthonormal rows, and eigenvalues.
 
-    `values`, images and their inner products, `squares`, are in units of a curvature, `unit`, since
-    single precision has not the range of the double one. Where there are fewer rows than there is
-    room for, the rest is 0.
+    `values` are in units of a curvature, `unit`, since single precision has not the range of the
+    double one. Where there are fewer rows than there is room for, the rest is 0.
     """
 
-    rows: Rows
+    vectors: Float32[Array, "rows size"]
     values: Float32[Array, "rows"]
-    squares: Float32[Array, "rows rows"]
     unit: Float[Array, ""]
 
     @classmethod
@@ -78,9 +74,9 @@ class Deflation(eqx.Module):
     @classmethod
     def empty(cls, rows: int, size: int, unit: Float[Array, ""]) -> "Deflation":
         """Room for so many vectors of that size."""
-        none = jnp.zeros((rows, rows), _DTYPE)
         usable = (unit > 0) & jnp.isfinite(unit)
-        return cls(Rows.free(rows, size), none[0], none, jnp.where(usable, unit, 1))
+        none = jnp.zeros((rows, size), _DTYPE)
+        return cls(none, jnp.zeros(rows, _DTYPE), jnp.where(usable, unit, 1))
 
     @property
     def largest(self) -> Float[Array, ""]:
@@ -98,7 +94,7 @@ class Deflation(eqx.Module):
         flat = _flat(r)
         size = jnp.max(jnp.abs(flat))
         scale = jnp.where(size > 0, size, 1)
-        change = ((pull * (self.rows.vectors @ (flat / scale))) @ self.rows.vectors) * scale
+        change = ((pull * (self.vectors @ (flat / scale))) @ self.vectors) * scale
         leaves, tree = jax.tree.flatten(r)
         parts, begin = [], 0
         for leaf in leaves:
@@ -112,34 +108,27 @@ class Deflation(eqx.Module):
 
         Unchanged where single precision does not hold them.
         """
-        count, old = len(self.values), self.rows
+        count = len(self.values)
         gram = _symmetric(
             jnp.diag((self.values > 0).astype(_DTYPE)),
-            old.vectors @ more.vectors.T,
+            self.vectors @ more.vectors.T,
             more.vectors @ more.vectors.T,
         )
-        # Of the products with the operator, the newer ones are nearer to what it is now.
         energy = _symmetric(
-            jnp.diag(self.values), old.vectors @ more.images.T, more.vectors @ more.images.T
+            jnp.diag(self.values), self.vectors @ more.images.T, more.vectors @ more.images.T
         )
-        squares = _symmetric(self.squares, old.images @ more.images.T, more.images @ more.images.T)
         sizes, vectors = jnp.linalg.eigh(gram)
         used = sizes > _DEPENDENT * sizes[-1]
         frame = vectors * jnp.where(used, 1 / jnp.sqrt(jnp.where(used, sizes, 1)), 0)
         values, turn = jnp.linalg.eigh(frame.T @ energy @ frame)
         length = jnp.sum(turn**2 * used[:, None], axis=0)
         weights = frame @ turn
-        residual = jnp.sum(weights * (squares @ weights), axis=0) - values**2
-        good = (length > 0.5) & (values > 0) & (residual <= (_RESIDUAL * values) ** 2)
+        good = (length > 0.5) & (values > 0)
         kept, index = jax.lax.top_k(jnp.where(good, values, 0), count)
         weights = jnp.where(kept > 0, weights[:, index], 0)
-
-        def turned(a, b):
-            return weights[:count].T @ a + weights[count:].T @ b
-
-        rows = Rows(turned(old.vectors, more.vectors), turned(old.images, more.images))
-        new = Deflation(rows, kept, weights.T @ squares @ weights, self.unit)
-        held = tree_all_finite(new)
+        rows = weights[:count].T @ self.vectors + weights[count:].T @ more.vectors
+        new = Deflation(rows, kept, self.unit)
+        held = tree_all_finite((new, energy**2))
         return jax.tree.map(lambda a, b: jnp.where(held, a, b), new, self)
 
 

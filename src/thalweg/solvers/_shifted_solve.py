@@ -103,7 +103,8 @@ def shifted_solve(
     near = half / (shift * (shift + half))
     at_once = (near <= enough) & (radius > 0) & (radius <= _MILD * shift)
     x = tree_scale(jnp.where(at_once, 1 / (shift + half), 0), r)
-    z, tiny = conditioned(r), jnp.finfo(dtype).tiny
+    z = jax.lax.cond(at_once, lambda: r, lambda: conditioned(r))
+    tiny = jnp.finfo(dtype).tiny
 
     def unfinished(carry):
         x, _, _, energy, bound, _, definite, count, _ = carry
@@ -157,9 +158,11 @@ def shifted_solve(
     if deflation is not None and gathered is not None:
         known = jnp.maximum(known, deflation.largest.astype(known.dtype))
         usable = (count >= _LONG) & definite & jnp.isfinite(energy)
-        known_before = deflation
-        deflation = jax.lax.cond(
-            usable, lambda: known_before.renewed(gathered), lambda: known_before
+        # A loop of one turn at most: unlike a case distinction, it copies nothing.
+        deflation, _ = jax.lax.while_loop(
+            lambda known: known[1],
+            lambda known: (known[0].renewed(gathered), jnp.asarray(False)),
+            (deflation, usable),
         )
     error = height * jnp.where(at_once, near, jnp.sqrt(bound * energy / shift))
     missed = jnp.where(at_once, shift * error, 0)
