@@ -1,5 +1,6 @@
 """The two kinds of layers with weights, pooling, and the shape of what enters."""
 
+import itertools
 import math
 
 import equinox as eqx
@@ -103,11 +104,16 @@ def _convolved(
 
 def max_pool(x: Float[Array, "channels *image"], size: int) -> Float[Array, "channels *_"]:
     """The largest value in each square of this size; a remainder at the border is dropped."""
-    channels, *sides = x.shape
-    counts = [side // size for side in sides]
-    whole = x[(slice(None), *[slice(count * size) for count in counts])]
-    squares = whole.reshape(channels, *[n for count in counts for n in (count, size)])
-    return jnp.max(squares, axis=tuple(range(2, squares.ndim, 2)))
+    ends = [side // size * size for side in x.shape[1:]]
+    entries = [
+        x[(slice(None), *map(slice, begin, ends, [size] * len(ends)))]
+        for begin in itertools.product(range(size), repeat=len(ends))
+    ]
+    # Elementwise maxima of pairs: reductions over short axes are several times slower.
+    while len(entries) > 1:
+        pairs = itertools.zip_longest(entries[::2], entries[1::2])
+        entries = [a if b is None else jnp.maximum(a, b) for a, b in pairs]
+    return entries[0]
 
 
 def mean_of_places(x: Float[Array, "channels *image"]) -> Float[Array, "channels"]:
