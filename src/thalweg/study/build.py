@@ -22,6 +22,10 @@ from ._network import make_network
 from .declare import Declaration
 from .spec import Spec
 
+# Images that a convolutional network works on at once on a CPU: what is between its layers then
+# fits into the caches.
+_FEW_IMAGES = 50
+
 
 @dataclass(frozen=True)
 class PlannedFlow:
@@ -89,11 +93,24 @@ def build(declaration: Declaration) -> Plan:
         )
         loss = getattr(losses, spec.loss.kind)
         with mistakes_in("data", spec.data):
-            objective = Objective(networks.apply, loss, inputs, targets, params=params)
+            objective = Objective(
+                networks.apply,
+                loss,
+                inputs,
+                targets,
+                micro_batch=_samples_at_once(params),
+                params=params,
+            )
     except FieldError as error:
         raise declaration.mistakes([error]) from error
     flows, runs = lay_out(spec)
     return Plan(spec, dataset, objective, params, flows, runs, needed_by(sections, shape))
+
+
+def _samples_at_once(params: PyTree) -> int | None:
+    """Few samples at once where images between layers would not fit into a processor's caches."""
+    convolutional = isinstance(params, networks.Convolutional)
+    return _FEW_IMAGES if convolutional and jax.default_backend() == "cpu" else None
 
 
 def lay_out(spec: Spec) -> tuple[list[PlannedFlow], list[PlannedRun]]:
