@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 
 import thalweg as tw
 from thalweg.networks import ACTIVATIONS, INITIALISATIONS
+from thalweg.networks._layers import max_pool
 
 NUMPY = {
     "linear": lambda x: x,
@@ -373,3 +374,11 @@ def test_a_convolutional_network_needs_channels_and_sides():
         tw.networks.convolutional((5,), channels=[2], kernel=3, outputs=1, key=jr.key(0))
     with pytest.raises(ValueError, match="too small"):
         tw.networks.convolutional((1, 2), channels=[2], kernel=3, outputs=1, key=jr.key(0))
+
+
+def test_max_pooling_takes_the_largest_and_drops_the_rest():
+    x = jr.normal(jr.key(0), (2, 7, 8))
+    for size in (1, 2, 3):
+        rows, columns = 7 // size, 8 // size
+        squares = x[:, : rows * size, : columns * size].reshape(2, rows, size, columns, size)
+        assert np.array_equal(max_pool(x, size), jnp.max(squares, axis=(2, 4)))
