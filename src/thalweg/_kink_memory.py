@@ -21,6 +21,9 @@ _FORGOTTEN = 0.3
 # The kink is approached with the jump taken to be so much larger than it was measured: steps are
 # stable up to 4/3 of the jump that they assume.
 _CAUTION = 1.5
+# The part of the speed's change in the last step that is expected in the next one. All of it would
+# make kinks that act on each other unstable.
+_AHEAD = 0.5
 
 
 class KinkMemory(eqx.Module):
@@ -71,7 +74,9 @@ def next_memory(
     there, here = (change + length * jump * (memory.share - side) for side in (1, 0))
     slides = (there < 0) & (here > 0)
     reach = jnp.where(slides, _CAUTION * length * jump, 1)
-    # The segment's end is that of the step with the last gradient.
-    landing = jnp.clip(memory.share + end / reach, 0, 1)
+    # The segment's end is that of the step with the last gradient. The speed also changes for other
+    # reasons than the share, and goes on to.
+    drift = speed - memory.speed + jump * turned
+    landing = jnp.clip(memory.share + (end + _AHEAD * length * drift) / reach, 0, 1)
     share = jnp.where(slides, landing, crossed_share(middle, end, truth))
     return KinkMemory(share, memory.share, speed, jump)
