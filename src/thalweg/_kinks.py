@@ -106,7 +106,7 @@ def remembered(
     length: Any,
     memory: list[KinkMemory] | None,
 ) -> list[KinkMemory]:
-    """What is known of every kink after a step of a flow; before the first step if `memory` is None.
+    """What is known of every kink after a step of a flow, or before the first one (no `memory`).
 
     The segment `params +- displacement / 2` is the step, of a `length` in time, along the slope of
     the step before.

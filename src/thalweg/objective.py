@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
+from ._batches import Parts, each, in_a_row, parts, summed
 from ._checks import check_positive_integer, check_precision, checked_data
 from ._independence import FEWEST, check_independent, check_independent_on_trial
 from ._kinks import has_kinks, kink_pattern, mean_over_segment, remembered, unread_operations
@@ -192,9 +193,7 @@ class Objective(eqx.Module):
         """
 
         def batch(x, y, known=None):
-            return remembered(
-                lambda q: self._losses(q, x, y), params, displacement, length, known
-            )
+            return remembered(lambda q: self._losses(q, x, y), params, displacement, length, known)
 
         return self._each(batch, self.targets, memory)
 
@@ -374,8 +373,7 @@ class Objective(eqx.Module):
             )
         return losses
 
-    # The methods below are the only places where samples are split and brought together again:
-    # whoever shards the data over devices has to look nowhere else.
+    # Whoever shards the data over devices has to look nowhere else than here.
 
     @in_full_precision
     def _sum(self, batch: Callable[..., PyTree], companion: Array, memory: Any = None) -> PyTree:
@@ -383,49 +381,17 @@ class Objective(eqx.Module):
 
         A `memory` that `_each` returned is handed to `batch` as well, to each its own.
         """
-        wholes, rest = self._parts(companion, memory)
-        if wholes is None:
-            return batch(*rest)
-        shapes = jax.eval_shape(batch, *jax.tree.map(lambda a: a[0], wholes))
-        zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-
-        def add(total, part):
-            return jax.tree.map(jnp.add, total, batch(*part)), None
-
-        total, _ = jax.lax.scan(add, zero, wholes)
-        return total if rest is None else jax.tree.map(jnp.add, total, batch(*rest))
+        return summed(batch, parts((self.inputs, companion), self.micro_batch, memory))
 
     @in_full_precision
-    def _each(self, batch: Callable[..., PyTree], companion: Array, memory: Any) -> Any:
+    def _each(self, batch: Callable[..., PyTree], companion: Array, memory: Any) -> Parts:
         """`batch(inputs, companion)` for the micro-batches, stacked, and for what is left over."""
-        wholes, rest = self._parts(companion, memory)
-        stacked = None if wholes is None else jax.lax.map(lambda part: batch(*part), wholes)
-        return stacked, None if rest is None else batch(*rest)
-
-    def _parts(self, companion: Array, memory: Any) -> tuple[Any, Any]:
-        """The arguments for all whole micro-batches, stacked, and for the rest; `None` for none."""
-        stacked, left = ((), ()) if memory is None else ((m,) for m in memory)
-        if self.micro_batch is None or self.micro_batch >= self.samples:
-            return None, (self.inputs, companion, *left)
-        whole, rest = divmod(self.samples, self.micro_batch)
-        head = whole * self.micro_batch
-        wholes = tuple(_split(a, whole, head) for a in (self.inputs, companion))
-        over = (self.inputs[head:], companion[head:], *left) if rest else None
-        return (*wholes, *stacked), over
+        return each(batch, parts((self.inputs, companion), self.micro_batch, memory))
 
     @in_full_precision
     def _per_sample(self, batch: Callable[[Array], Any]) -> Any:
         """Apply `batch(inputs)` to micro-batches and put the samples back in a row."""
-        if self.micro_batch is None or self.micro_batch >= self.samples:
-            return batch(self.inputs)
-        whole, rest = divmod(self.samples, self.micro_batch)
-        head = whole * self.micro_batch
-        parts = jax.lax.map(batch, _split(self.inputs, whole, head))
-        result = jax.tree.map(lambda a: a.reshape((head, *a.shape[2:])), parts)
-        if rest:
-            last = batch(self.inputs[head:])
-            result = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), result, last)
-        return result
+        return in_a_row(each(batch, parts((self.inputs,), self.micro_batch)))
 
 
 class Segment(eqx.Module):
@@ -438,7 +404,3 @@ class Segment(eqx.Module):
     def gradient(self, params: PyTree) -> PyTree:
         """The mean gradient over the segment with `params` in its middle."""
         return self.objective.mean_gradient(params, self.displacement, self.memory)
-
-
-def _split(array: Array, parts: int, head: int) -> Array:
-    return array[:head].reshape((parts, head // parts, *array.shape[1:]))
