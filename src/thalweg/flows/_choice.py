@@ -11,7 +11,15 @@ from jaxtyping import Array, PyTree
 
 from .._checks import check_instance
 from ..objective import Kinks, Objective
-from ..solvers import BDF, RKC2, RKC4, AveragedMidpoint, StabilisedSolver, no_average
+from ..solvers import (
+    BDF,
+    RKC2,
+    RKC4,
+    AveragedMidpoint,
+    FirstOrder,
+    StabilisedSolver,
+    no_average,
+)
 from ._base import Flow
 from ._lean import LeanMethod
 from ._march import March
@@ -105,7 +113,7 @@ class _Along(eqx.Module):
         memory: Any,
     ):
         middle, displacement = self.flow.params(middle), self.flow.params(displacement)
-        if self.flow.symmetric:
+        if isinstance(self.flow.equation, FirstOrder):
             memory = objective.kink_memory(middle, displacement, length, memory)
         return objective.along(displacement, memory), memory
 
