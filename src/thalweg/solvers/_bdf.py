@@ -160,7 +160,7 @@ class BDF(PacedSolver):
         del made_jump
         old, equation = solver_state, self.equation
         x0 = equation.position(y0)
-        h, eps = t1 - t0, jnp.finfo(tree_dtype(y0)).eps
+        h, eps = jnp.asarray(t1 - t0), jnp.finfo(tree_dtype(y0)).eps
         rate = old.rate + h
         stride = jnp.log1p(h / old.rate)
         places = -(stride + old.ago)
