@@ -1,6 +1,7 @@
 """Gradient flow of a network: what accuracy costs, for our choice of solver and for others.
 
-    python benchmarks/flow_work_precision.py [--problems tanh ...] [--mnist FOLDER] [--json FILE]
+    python benchmarks/flow_work_precision.py [--problems tanh ...] [--methods thalweg CVODE ...]
+        [--mnist FOLDER] [--json FILE]
 
 Gradients are gradient-equivalents, exact: one gradient 1, one Hessian-vector product 2. For ours,
 they are the price of the solution; the error estimate and the error that it reports stand beside
@@ -189,7 +190,7 @@ def cases_of(problem, built, limit):
     return cases
 
 
-def rows_for(problem, folder, limit):
+def rows_for(problem, folder, limit, methods):
     built = problem.build(folder)
     reference = with_explicit(built, problem.t1, problem.reference, diffrax.Dopri8())
     theta = np.asarray(ravel_pytree(built[1])[0])
@@ -202,6 +203,8 @@ def rows_for(problem, folder, limit):
     print(f"{header} {'seconds':>8s} {'error/moved':>11s} {'reported':>9s}")
     rows = []
     for name, rtol, solve in cases_of(problem, built, limit):
+        if not name.startswith(methods):
+            continue
         row = {"problem": problem.name, "t1": problem.t1, "method": name, "rtol": rtol, **solve()}
         end = row.pop("end")
         row["error"] = (
@@ -264,6 +267,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     names = [problem.name for problem in PROBLEMS]
     parser.add_argument("--problems", nargs="+", choices=names, default=names)
+    parser.add_argument("--methods", nargs="+", default=[""], help="how their names begin")
     parser.add_argument("--mnist", type=Path, help="folder with MNIST in IDX format")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds that LSODA may take")
     parser.add_argument("--json", type=Path)
@@ -271,7 +275,7 @@ def main():
     rows, ratios = [], []
     for problem in PROBLEMS:
         if problem.name in arguments.problems:
-            found = rows_for(problem, arguments.mnist, arguments.limit)
+            found = rows_for(problem, arguments.mnist, arguments.limit, tuple(arguments.methods))
             rows += found
             ratios += compared(problem, found)
     if arguments.json:
