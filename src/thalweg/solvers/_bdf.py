@@ -198,7 +198,8 @@ class BDF(PacedSolver):
         size = jnp.maximum(jnp.maximum(tree_norm(place), tree_norm(x0)), speed / shift)
         size = jnp.maximum(jnp.nan_to_num(size), jnp.finfo(size.dtype).tiny)
         rounding = _ROUNDINGS * eps * size
-        moves = jnp.maximum(_MOVING * tree_norm(tree_sub(place, x0)), rounding)
+        part = _MOVING * equation.damping(old.radius)
+        moves = jnp.maximum(part * tree_norm(tree_sub(place, x0)), rounding)
         enough = jnp.minimum(_SOLVE * tolerance, moves)
         relative = jnp.maximum(_GROWING * speed / shift, rounding)
         grows = log_growth(x0, old.field, place, f, old.radius + shift, old.vague) > 0

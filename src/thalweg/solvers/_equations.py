@@ -19,8 +19,12 @@ from .._trees import tree_axpy, tree_norm, tree_sub
 # reaches into the left half-plane, and the cosine of the angle of the sector where they are stable.
 _DEPTHS = (0.0, 0.0, 0.0, 1 / 12, 2 / 3, 2.3272)
 _COSINES = (0.0, 0.0, 0.0, 0.0693, 0.2867, 0.6185)
-# Up to this frequency times the step all of them follow an oscillation.
+# Up to this frequency times the step the formula of order five damps an oscillation; those of order
+# three and four multiply it, by about the exponential of a coefficient times a power of that.
 _RESOLVED = 0.7
+_GAIN_3, _GAIN_4 = 1 / 4, 0.32
+# Weaker damping is not protected against the errors of solves.
+_LEAST_DAMPING = 1e-3
 
 Force = Callable[[PyTree[Array]], PyTree[Array]]
 
@@ -53,6 +57,13 @@ class Equation(Protocol):
         """Up to which step the formulas of order 0 to 5 are stable, seen from a step `h`.
 
         `curvature` is the largest one of the force.
+        """
+        ...
+
+    def damping(self, curvature: Float[Array, ""]) -> Float[Array, ""]:
+        """By what part motion is damped while it turns; errors of solves are to be smaller.
+
+        1 where it does not oscillate.
         """
         ...
 
@@ -103,6 +114,9 @@ class FirstOrder(eqx.Module):
     def longest(self, h, curvature):
         return jnp.full(len(_DEPTHS), jnp.inf, h.dtype)
 
+    def damping(self, curvature):
+        return jnp.ones_like(curvature)
+
     def bend(self, force, curvature):
         return curvature * force
 
@@ -146,7 +160,16 @@ class SecondOrder(eqx.Module):
         frequency = jnp.sqrt(jnp.maximum(curvature, 0)).astype(h.dtype)
         depths, cosines = (jnp.asarray(row, h.dtype) for row in (_DEPTHS, _COSINES))
         stable = (half * h >= depths) | (half >= frequency * cosines)
-        return jnp.where(stable, jnp.inf, _RESOLVED / frequency)
+        # The undamped oscillation with the largest frequency is to be damped by more than that.
+        ratio = half / frequency
+        third, fourth = (ratio / _GAIN_3) ** (1 / 3), (ratio / _GAIN_4) ** (1 / 5)
+        most = jnp.stack([ratio, ratio, ratio, third, fourth, jnp.full_like(ratio, jnp.inf)])
+        return jnp.where(stable, jnp.inf, jnp.minimum(most, _RESOLVED) / frequency)
+
+    def damping(self, curvature):
+        frequency = jnp.sqrt(jnp.maximum(curvature, 0))
+        ratio = jnp.asarray(self.friction, frequency.dtype) / jnp.where(frequency > 0, frequency, 1)
+        return jnp.where(frequency > 0, jnp.clip(ratio, _LEAST_DAMPING, 1), 1)
 
     def bend(self, force, curvature):
         return force
