@@ -119,3 +119,15 @@ def test_a_stored_state_goes_on_with_the_same_bits():
     for x, y in zip(jax.tree.leaves(a.params), jax.tree.leaves(b.params), strict=True):
         np.testing.assert_array_equal(x, y)
     assert a.error == b.error
+
+
+def test_little_friction_is_not_lost_in_the_errors_of_solves():
+    """Once the oscillations have faded, time costs next to nothing."""
+    curvatures = np.array([0.01, 0.4, 2.75])
+    flow = tw.HeavyBallFlow(0.02)
+    run = tw.integrate(
+        flow, quadratic(np.diag(curvatures)), jnp.ones(3), t1=10_000.0, rtol=1e-3, solver=BDF
+    )
+    assert run.status.kind == "completed"
+    assert np.linalg.norm(run.params[-1]) < 1e-9
+    assert run.stats.gradients < 8000

@@ -22,6 +22,8 @@ _COSINES = (0.0, 0.0, 0.0, 0.0693, 0.2867, 0.6185)
 # Up to this frequency times the step the formula of order five damps an oscillation; those of order
 # three and four multiply it, by about the exponential of a coefficient times a power of that.
 _RESOLVED = 0.7
+# Up to this, what they multiply it by does not matter: on the way to order five they are needed.
+_FINE = 0.1
 _GAIN_3, _GAIN_4 = 1 / 4, 0.32
 # Weaker damping is not protected against the errors of solves.
 _LEAST_DAMPING = 1e-3
@@ -164,7 +166,7 @@ class SecondOrder(eqx.Module):
         ratio = half / frequency
         third, fourth = (ratio / _GAIN_3) ** (1 / 3), (ratio / _GAIN_4) ** (1 / 5)
         most = jnp.stack([ratio, ratio, ratio, third, fourth, jnp.full_like(ratio, jnp.inf)])
-        return jnp.where(stable, jnp.inf, jnp.minimum(most, _RESOLVED) / frequency)
+        return jnp.where(stable, jnp.inf, jnp.clip(most, _FINE, _RESOLVED) / frequency)
 
     def damping(self, curvature):
         frequency = jnp.sqrt(jnp.maximum(curvature, 0))
