@@ -72,7 +72,10 @@ def choose_method(
     equation = flow.equation
     if equation is None:
         if isinstance(solver, BDF):
-            raise TypeError(f"solver: BDF needs a symmetric Jacobian, which {flow.name} has not.")
+            raise TypeError(
+                f"solver: BDF cannot follow {flow.name}: it takes a force with a symmetric Jacobian"
+                " and constant friction. Leave `solver` out, or pass diffrax.Dopri8()."
+            )
     elif isinstance(solver, BDF) or (solver is None and not kinks.exist and flow.calm(t_end)):
         return Method(march(BDF(equation=equation), _BDF_SHARE))
     if solver is not None:
