@@ -40,8 +40,9 @@ def integrate(
         `Trajectory.error`. `solvers.BDF` keeps the Euclidean norm of a step's error, over all n
         parameters, below `0.2 (atol sqrt(n) + rtol |y|)`; the other solvers keep the root mean
         square of the errors over `atol + rtol |y|`, taken elementwise, below 1. With the default
-        `atol`, only `rtol` matters in practice. Defaults: `rtol` 1e-6 (float32: 1.2e-5; a network
-        with kinks such as ReLU: 1e-4), `atol` a hundredth of `rtol`.
+        `atol`, `rtol` alone matters as long as the parameters' root mean square is above 0.01.
+        Defaults: `rtol` 1e-6 (float32: 1.2e-5; a network with kinks such as ReLU: 1e-4), `atol` a
+        hundredth of `rtol`.
     - `solver`: any diffrax solver with an embedded error estimate. `None` lets the flow decide: for
         a gradient flow `solvers.BDF`, with two million parameters and more `solvers.RKC2`; for a
         network with kinks `solvers.AveragedMidpoint`; for heavy-ball flow with `friction t1` from
