@@ -354,8 +354,8 @@ def judged(seed):
     slack = 16 * eps * np.linalg.norm(problem["limit"])
     row["true"] = float(np.linalg.norm(end - problem["limit"]))
     row["true_index"] = problem["index"]
-    # An end of unknown error is near the limit only if it is the limit.
-    known = reported if np.isfinite(reported) else 0.0
+    # An end of unknown or doubtful error is near the limit only if it is the limit.
+    known = reported if np.isfinite(reported) and flow.status.kind == "completed" else 0.0
     if limit is None:
         verdict = "stopped"
     elif limit.found and row["true"] > reported + slack:
