@@ -25,7 +25,7 @@ _RESOLVED = 0.7
 # Up to this, what they multiply it by does not matter: on the way to order five they are needed.
 _FINE = 0.1
 _GAIN_3, _GAIN_4 = 1 / 4, 0.32
-# Weaker damping is not protected against the errors of solves.
+# Solves are made no more accurate than this damping asks for, however small the friction is.
 _LEAST_DAMPING = 1e-3
 
 Force = Callable[[PyTree[Array]], PyTree[Array]]
@@ -162,7 +162,7 @@ class SecondOrder(eqx.Module):
         frequency = jnp.sqrt(jnp.maximum(curvature, 0)).astype(h.dtype)
         depths, cosines = (jnp.asarray(row, h.dtype) for row in (_DEPTHS, _COSINES))
         stable = (half * h >= depths) | (half >= frequency * cosines)
-        # The undamped oscillation with the largest frequency is to be damped by more than that.
+        # Elsewhere friction has to take more from the fastest oscillation than the formula adds.
         ratio = half / frequency
         third, fourth = (ratio / _GAIN_3) ** (1 / 3), (ratio / _GAIN_4) ** (1 / 5)
         most = jnp.stack([ratio, ratio, ratio, third, fourth, jnp.full_like(ratio, jnp.inf)])
