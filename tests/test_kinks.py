@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import thalweg as tw
-from tests.oracles import sliding
+from tests.oracles import lasso, sliding
 from tests.problems import landscape, leaky_network, random_weights, small_data, tanh_network
 
 
@@ -193,9 +193,7 @@ def neurons(params, inputs):
 @pytest.mark.parametrize(
     "start", [[[0.3, 0.2]], [[0.3, 0.1], [0.6, -0.1]], [[0.2, 0.3], [0.2, -0.1]]]
 )
-@pytest.mark.parametrize(
-    "tolerances", [(1e-2, 1e-3), (3e-3, 1e-3), pytest.param((1e-3, 1e-4), marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("tolerances", [(1e-2, 1e-3), (1e-3, 1e-4)])
 def test_sliding_flow_against_closed_form(start, tolerances):
     objective = tw.Objective(neurons, tw.losses.squared_error, sliding.INPUTS, sliding.TARGETS)
     times = np.linspace(0, 3, 31)
@@ -293,3 +291,100 @@ def test_kinks_that_cannot_be_read_are_felt(predict, rough):
     apart = float(jnp.linalg.norm(flow.params[-1] - finer.params[-1]))
     assert apart <= flow.error[-1] + finer.error[-1]
     assert flow.stats.gradients > 66
+
+
+def lasso_landscape(seed):
+    matrix, vector, start = lasso.problem(10, seed)
+
+    def value(p):
+        smooth = jnp.vdot(p, matrix @ p) / 2 - jnp.vdot(vector, p)
+        return smooth + lasso.PENALTY * jnp.sum(jnp.abs(p))
+
+    return landscape(value), jnp.asarray(start), (matrix, vector, start)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_price_of_sliding(seed):
+    """Ten parameters that come to rest at zero one after the other: second order in the steps."""
+    objective, start, numbers = lasso_landscape(seed)
+    times = np.linspace(0, 10, 11)
+    exact = lasso.solution(*numbers, times)
+    prices = []
+    for rtol in (1e-2, 1e-3, 1e-4):
+        flow = tw.integrate(tw.GradientFlow(), objective, start, save_at=times, rtol=rtol)
+        true = np.linalg.norm(flow.params - exact, axis=1)
+        assert true.max() < 2 * rtol
+        assert np.all(true <= flow.error)
+        prices.append(flow.stats.gradients)
+    assert prices[0] < 500
+    assert max(prices[1] / prices[0], prices[2] / prices[1]) < 10**0.5
+
+
+def steps_with_memory(objective, params, h, steps):
+    """As many steps of the averaged midpoint rule; the last point and the memory of kinks."""
+    still = jax.tree.map(jnp.zeros_like, params)
+    memory = objective.kink_memory(params, still, 0.0)
+
+    def step(_, carry):
+        y, slope, memory = carry
+        ahead = jax.tree.map(lambda g: -h * g, slope)
+        middle = jax.tree.map(lambda a, d: a + d / 2, y, ahead)
+        memory = objective.kink_memory(middle, ahead, h, memory)
+        slope = objective.along(ahead, memory).gradient(middle)
+        return jax.tree.map(lambda a, g: a - h * g, y, slope), slope, memory
+
+    carry = params, objective.gradient(params), memory
+    end, _, memory = jax.jit(lambda c: jax.lax.fori_loop(0, steps, step, c))(carry)
+    return end, memory
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_second_order_while_sliding(seed):
+    objective, start, numbers = lasso_landscape(seed)
+    (exact,) = lasso.solution(*numbers, [2.0])
+    coarse, fine = (
+        np.linalg.norm(steps_with_memory(objective, start, 2 / n, n)[0] - exact) for n in (200, 800)
+    )
+    assert fine < coarse / 10
+    assert fine < 1e-4
+
+
+def test_memory_in_micro_batches():
+    """Kinks are remembered batch by batch, with the same result."""
+    objective, params = problem("relu")
+    ends = []
+    for micro_batch in (None, 700, 1000):
+        batched = tw.Objective(
+            objective.predict,
+            objective.loss,
+            objective.inputs,
+            objective.targets,
+            micro_batch=micro_batch,
+        )
+        ends.append(steps_with_memory(batched, params, 0.05, 40)[0])
+    assert norm(minus(ends[0], ends[1])) < 1e-10 * norm(ends[0])
+    assert norm(minus(ends[0], ends[2])) < 1e-10 * norm(ends[0])
+
+
+def test_memory_in_single_precision():
+    """Sliding is followed in float32 as it is in float64."""
+    objective, start, numbers = lasso_landscape(0)
+    single = landscape(
+        lambda p: (
+            jnp.vdot(p, jnp.asarray(numbers[0], p.dtype) @ p) / 2
+            - jnp.vdot(jnp.asarray(numbers[1], p.dtype), p)
+            + lasso.PENALTY * jnp.sum(jnp.abs(p))
+        )
+    )
+    single = tw.Objective(
+        single.predict,
+        single.loss,
+        np.asarray(single.inputs, np.float32),
+        np.asarray(single.targets, np.float32),
+    )
+    options = {"t1": 4.0, "rtol": 1e-3}
+    double = tw.integrate(tw.GradientFlow(), objective, start, **options)
+    flow = tw.integrate(tw.GradientFlow(), single, start.astype(jnp.float32), **options)
+    assert flow.params.dtype == jnp.float32
+    assert flow.stats.gradients < 1.5 * double.stats.gradients
+    assert norm(minus(flow.params[-1], double.params[-1])) < 3e-3

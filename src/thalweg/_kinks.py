@@ -8,13 +8,15 @@ derivative over the segment. To see the kinks of any function, it is traced to J
 language and evaluated operation by operation, values and changes along the segment side by side.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Literal
 from jaxtyping import Array, Bool, Float, PyTree
+
+from ._kink_memory import KinkMemory, crossed_share, first_memory, next_memory
 
 _COMPARISONS = {"gt": 1, "ge": 1, "lt": -1, "le": -1}
 _CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
@@ -60,23 +62,67 @@ class _Value(NamedTuple):
 
 
 class _Findings:
-    """What is met on the way: sides of kinks, and operations that may hide further ones."""
+    """What is met on the way: sides of kinks, and operations that may hide further ones.
 
-    def __init__(self):
+    `rule(middle, end, truth)` says how much the positive side of a kink counts, given the number
+    whose sign tells the side, in the middle of the segment and at its end.
+    """
+
+    def __init__(self, rule: Callable[[Array, Array, Array], Array] = crossed_share):
         self.sides: list[Any] = []
         self.unread: set[str] = set()
+        self._rule = rule
+
+    def share(self, middle: Array, end: Array, truth: Array) -> Float[Array, "..."]:
+        """How much the positive side of a kink counts; which one holds is recorded."""
+        self.sides.append(truth)
+        return self._rule(middle, end, truth)
 
 
 def mean_over_segment(
-    function: Callable[[PyTree], PyTree], params: PyTree, displacement: PyTree
+    function: Callable[[PyTree], PyTree],
+    params: PyTree,
+    displacement: PyTree,
+    memory: list[KinkMemory] | None = None,
 ) -> PyTree:
     """`function(params)`, such that derivatives in `params` are means over a segment.
 
     The segment is `params +- displacement / 2`; the means are those of one-sided derivatives at
     kinks, weighted by the parts of the segment on either side, to first order in the displacement.
     Without a kink on the segment this is `function(params)` with its derivative at the midpoint.
+    With a `memory` the weights are the shares found in there.
     """
-    return _evaluate(function, params, displacement, _Findings())
+    if memory is None:
+        return _evaluate(function, params, displacement, _Findings())
+    known: Iterator[KinkMemory] = iter(memory)
+    findings = _Findings(lambda middle, end, truth: next(known).share)
+    return _evaluate(function, params, displacement, findings)
+
+
+def remembered(
+    function: Callable[[PyTree], PyTree],
+    params: PyTree,
+    displacement: PyTree,
+    length: Any,
+    memory: list[KinkMemory] | None,
+) -> list[KinkMemory]:
+    """What is known of every kink after a step of a flow, or before the first one (no `memory`).
+
+    The segment `params +- displacement / 2` is the step, of a `length` in time, along the slope of
+    the step before.
+    """
+    known = None if memory is None else iter(memory)
+    now: list[KinkMemory] = []
+
+    def rule(middle, end, truth):
+        if known is None:
+            now.append(first_memory(truth, middle.dtype))
+        else:
+            now.append(next_memory(next(known), middle, end, truth, length))
+        return now[-1].share
+
+    _evaluate(function, params, displacement, _Findings(rule))
+    return now
 
 
 def kink_pattern(function: Callable[[PyTree], PyTree], params: PyTree) -> list[Bool[Array, "..."]]:
@@ -157,7 +203,7 @@ def _apply(eqn, arguments: list[_Value], matters: list[bool], findings: _Finding
         return [_Value(truth, last, (margin[0], margin[1]))]
     if any(matters) and _moves(arguments):
         kinked = _KINKS.get(name)
-        result = None if kinked is None else kinked(eqn, arguments, findings.sides.append)
+        result = None if kinked is None else kinked(eqn, arguments, findings)
         if result is not None:
             return [result]
         if name in _UNREAD or (name == "select_n" and arguments[0].end is not None):
@@ -219,14 +265,6 @@ def _comparison(eqn, left: _Value, right: _Value) -> _Value:
     return _Value(truth, last, (middle, sign * (left.last - right.last)))
 
 
-def _part(middle: Array, end: Array, truth: Array) -> Float[Array, "..."]:
-    """The part of the segment on which a margin is positive; `truth` if it does not change sign."""
-    half = jnp.abs(end - middle)
-    crosses = jnp.abs(middle) < half
-    inside = 0.5 + 0.5 * middle / jnp.where(crosses, half, 1)
-    return jnp.where(crosses, inside, truth.astype(middle.dtype))
-
-
 def _either(part: Array, there: _Value, here: _Value) -> _Value:
     """`there` weighted by `part`, `here` by the rest."""
 
@@ -241,53 +279,47 @@ def _either(part: Array, there: _Value, here: _Value) -> _Value:
     return _Value(mixed(there.value, here.value), end)
 
 
-def _larger(eqn, arguments, record) -> _Value:
+def _larger(eqn, arguments, findings) -> _Value:
     first, second = arguments if eqn.primitive.name == "max" else reversed(arguments)
     middle = jax.lax.stop_gradient(first.value - second.value)
-    truth = middle > 0
-    record(truth)
-    part = _part(middle, first.last - second.last, truth)
+    part = findings.share(middle, first.last - second.last, middle > 0)
     if eqn.primitive.name == "min":
         # Of two arguments the one is the smaller where the other is the larger.
         first, second = second, first
     return _either(part, first, second)
 
 
-def _absolute(eqn, arguments, record) -> _Value:
+def _absolute(eqn, arguments, findings) -> _Value:
     (x,) = arguments
     middle = jax.lax.stop_gradient(x.value)
-    truth = middle > 0
-    record(truth)
-    return _either(_part(middle, x.end, truth), x, _Value(-x.value, -x.end))
+    part = findings.share(middle, x.end, middle > 0)
+    return _either(part, x, _Value(-x.value, -x.end))
 
 
-def _clamped(eqn, arguments, record) -> _Value | None:
+def _clamped(eqn, arguments, findings) -> _Value | None:
     low, x, high = arguments
     if x.end is None or low.end is not None or high.end is not None:
         return None
     result = x
     for bound, sign in ((low, 1), (high, -1)):
         middle = jax.lax.stop_gradient(sign * (result.value - bound.value))
-        truth = middle > 0
-        record(truth)
         edge = _Value(jnp.broadcast_to(bound.value, jnp.shape(middle)))
-        part = _part(middle, sign * (result.last - bound.value), truth)
+        part = findings.share(middle, sign * (result.last - bound.value), middle > 0)
         result = _either(part, result, edge)
     return result
 
 
-def _selected(eqn, arguments, record) -> _Value | None:
+def _selected(eqn, arguments, findings) -> _Value | None:
     which, *cases = arguments
     if which.margin is None or len(cases) != 2 or all(c.end is None for c in cases):
         return None
     here, there = cases
     shape = jnp.shape(there.value)
     middle, end, truth = (jnp.broadcast_to(m, shape) for m in (*which.margin, which.value))
-    record(truth)
-    return _either(_part(middle, end, truth), there, here)
+    return _either(findings.share(middle, end, truth), there, here)
 
 
-def _extreme(eqn, arguments, record) -> _Value:
+def _extreme(eqn, arguments, findings) -> _Value:
     """The largest of many: which one it is, is sampled along the segment."""
     (x,) = arguments
     middle = jax.lax.stop_gradient(x.value)
@@ -296,7 +328,7 @@ def _extreme(eqn, arguments, record) -> _Value:
         return bind(eqn, [v])[0]
 
     result, push = jax.vjp(largest, middle)
-    record(push(jnp.ones_like(result))[0] > 0)
+    findings.sides.append(push(jnp.ones_like(result))[0] > 0)
     places = [(2 * k + 1) / _QUADRATURE - 1 for k in range(_QUADRATURE)]
     sampled = [largest(x.value + place * (x.end - middle)) for place in places]
     return _Value(sum(sampled) / _QUADRATURE, largest(x.end))
