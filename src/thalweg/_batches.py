@@ -31,26 +31,26 @@ def parts(arrays: tuple[Array, ...], size: int | None, memory: Parts | None = No
     return Parts((*split, *stacked), (*over, *left) if rest else None)
 
 
-def summed(batch: Callable[..., PyTree], arguments: Parts) -> PyTree:
-    """The sum of what a function returns for the micro-batches."""
+def summed_and_each(
+    batch: Callable[..., tuple[PyTree, PyTree]], arguments: Parts
+) -> tuple[PyTree, Parts]:
+    """The sum of the first that a function returns for the micro-batches, and each second."""
     wholes, rest = arguments
     if wholes is None:
-        return batch(*rest)
-    shapes = jax.eval_shape(batch, *jax.tree.map(lambda a: a[0], wholes))
+        total, own = batch(*rest)
+        return total, Parts(None, own)
+    shapes, _ = jax.eval_shape(batch, *jax.tree.map(lambda a: a[0], wholes))
     zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
     def add(total, part):
-        return jax.tree.map(jnp.add, total, batch(*part)), None
+        more, own = batch(*part)
+        return jax.tree.map(jnp.add, total, more), own
 
-    total, _ = jax.lax.scan(add, zero, wholes)
-    return total if rest is None else jax.tree.map(jnp.add, total, batch(*rest))
-
-
-def each(batch: Callable[..., PyTree], arguments: Parts) -> Parts:
-    """What a function returns for the micro-batches, one by one."""
-    wholes, rest = arguments
-    stacked = None if wholes is None else jax.lax.map(lambda part: batch(*part), wholes)
-    return Parts(stacked, None if rest is None else batch(*rest))
+    total, stacked = jax.lax.scan(add, zero, wholes)
+    if rest is None:
+        return total, Parts(stacked, None)
+    more, own = batch(*rest)
+    return jax.tree.map(jnp.add, total, more), Parts(stacked, own)
 
 
 def in_a_row(results: Parts) -> PyTree:

@@ -2,56 +2,62 @@
 
 A flow that meets a kink crosses it or slides along it. What it does follows from its speed towards
 the kink on either side. That speed is known as a straight line in the share of the positive side:
-one point of it is what the last step's gradient amounts to, whose share is remembered; its slope,
-the jump of the speed, was measured when the share last changed. Where both sides drive the flow to
-the kink, the share of the next step is the one with which the step ends on the kink.
+one point of it is what the last step's gradient amounts to, whose share is remembered; its slope is
+the jump of the speed, which follows from the kink alone. Where both sides drive the flow to the
+kink, the share of the next step is the one with which the step ends on the kink.
 """
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-# The least change of a share by which the jump is measured.
-_LEAST_CHANGE = 0.1
-# The jump is measured anew in every step in which the share changes: an increase counts at once and
-# a decrease by this part, since an overestimate slows the approach to the kink down, and an
-# underestimate overshoots.
-_FORGOTTEN = 0.3
-# The kink is approached with the jump taken to be so much larger than it was measured: steps are
-# stable up to 4/3 of the jump that they assume.
+from ._kinks import crossed_share
+
+# The kink is approached with the jump taken to be so much larger than it is: it is an estimate, and
+# steps are stable up to 4/3 of the jump that they assume.
 _CAUTION = 1.5
-# The part of the speed's change in the last step that is expected in the next one. All of it would
-# make kinks that act on each other unstable.
-_AHEAD = 0.5
+# Kinks that act on each other are, together, steeper than each alone. Where a flow steps over a
+# kink and comes no nearer, the jump is taken to be larger by a factor, ...
+_RAISED = 1.5
+# ... which falls to its root where the flow leaves the kink, and slowly where all is well: where it
+# comes so much nearer.
+_FORGOTTEN = 0.97
+_NEARER = 0.9
+# More than any number of kinks makes of it.
+_LARGEST = 1e6
 
 
 class KinkMemory(eqx.Module):
     """What is known of the kinks of one operation, elementwise.
 
-    `share` is the part of the last step that belongs to the positive side of a kink, and `before`
-    the one of the step before it; `speed` is the speed of the kink's argument that led to the last
-    step, and `jump` by how much it is larger on the negative side of the kink (0 if not known).
+    `share` is the part of the last step that belongs to the positive side of a kink. On the
+    negative side, the speed of the kink's argument is larger by the product of `steepness` and
+    `pull`: of how steep the argument is, times the jump of the slope, and of how much the function
+    changes with what comes out of the kink. `gain` is by how much larger the jump is taken to be
+    because of other kinks. `swing` says how far from rest on the kink the last step began: the
+    speed, and the distance in units of a speed, with the sign of the argument.
     """
 
     share: Float[Array, "..."]
-    before: Float[Array, "..."]
-    speed: Float[Array, "..."]
-    jump: Float[Array, "..."]
+    steepness: Float[Array, "..."]
+    pull: Float[Array, "..."]
+    gain: Float[Array, "..."]
+    swing: Float[Array, "..."]
+
+    def pulled(self, pull: Array) -> "KinkMemory":
+        """With the derivative of the function by what comes out of the kinks."""
+        return eqx.tree_at(lambda m: m.pull, self, pull.astype(self.pull.dtype))
+
+    def seen(self, steepness: Array, weight: float) -> "KinkMemory":
+        """With another estimate of the steepness, that counts with a weight."""
+        eased = self.steepness + weight * (steepness - self.steepness)
+        return eqx.tree_at(lambda m: m.steepness, self, eased)
 
 
 def first_memory(truth: Bool[Array, "..."], dtype: jnp.dtype) -> KinkMemory:
     """Nothing but the side that a flow starts on."""
     share, none = truth.astype(dtype), jnp.zeros(truth.shape, dtype)
-    return KinkMemory(share, share, none, none)
-
-
-def crossed_share(middle: Array, end: Array, truth: Array) -> Float[Array, "..."]:
-    """The part of the segment on which a margin is positive; `truth` if it does not change sign."""
-    half = jnp.abs(end - middle)
-    crosses = jnp.abs(middle) < half
-    inside = 0.5 + 0.5 * middle / jnp.where(crosses, half, 1)
-    return jnp.where(crosses, inside, truth.astype(middle.dtype))
+    return KinkMemory(share, none, none, none + 1, none)
 
 
 def next_memory(
@@ -61,22 +67,23 @@ def next_memory(
 
     The segment is the step as it would be with the last gradient.
     """
-    middle, end = jax.lax.stop_gradient((middle, end))
     length = jnp.asarray(length, middle.dtype)
-    change = 2 * (end - middle)
-    speed = change / length
-    turned = memory.share - memory.before
-    measured = jnp.abs(turned) > _LEAST_CHANGE
-    slope = (memory.speed - speed) / jnp.where(measured, turned, 1)
-    eased = memory.jump + _FORGOTTEN * (slope - memory.jump)
-    jump = jnp.where(measured, jnp.maximum(jnp.maximum(slope, eased), 0), memory.jump)
-    # How far the argument would go on either side of the kink.
-    there, here = (change + length * jump * (memory.share - side) for side in (1, 0))
+    to_kink, speed = end / length, 2 * (end - middle) / length
+    gain, swing = _next_gain(memory, to_kink - speed, speed)
+    jump = gain * jnp.maximum(memory.steepness * memory.pull, 0)
+    # The speed on either side of the kink.
+    there, here = (speed + jump * (memory.share - side) for side in (1, 0))
     slides = (there < 0) & (here > 0)
-    reach = jnp.where(slides, _CAUTION * length * jump, 1)
-    # The segment's end is that of the step with the last gradient. The speed also changes for other
-    # reasons than the share, and goes on to.
-    drift = speed - memory.speed + jump * turned
-    landing = jnp.clip(memory.share + (end + _AHEAD * length * drift) / reach, 0, 1)
-    share = jnp.where(slides, landing, crossed_share(middle, end, truth))
-    return KinkMemory(share, memory.share, speed, jump)
+    landing = memory.share + to_kink / jnp.where(slides, _CAUTION * jump, 1)
+    share = jnp.where(slides, jnp.clip(landing, 0, 1), crossed_share(middle, end, truth))
+    return KinkMemory(share, memory.steepness, memory.pull, gain, swing)
+
+
+def _next_gain(memory: KinkMemory, start: Array, speed: Array) -> tuple[Array, Array]:
+    """How much larger the jump is taken to be, given where the last step has led; and the swing."""
+    swing = jnp.where(start < 0, -1, 1) * (jnp.abs(start) + jnp.abs(speed))
+    nearer = jnp.abs(swing) < _NEARER * jnp.abs(memory.swing)
+    across = swing * memory.swing < 0
+    otherwise = jnp.where(across, _RAISED * memory.gain, jnp.sqrt(memory.gain))
+    gain = jnp.where(nearer, _FORGOTTEN * memory.gain, otherwise)
+    return jnp.clip(gain, 1, _LARGEST), swing

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ._batches import Parts, each, in_a_row, parts, summed
+from ._batches import Parts, in_a_row, parts, summed_and_each
 from ._checks import check_positive_integer, check_precision, checked_data
 from ._independence import FEWEST, check_independent, check_independent_on_trial
-from ._kinks import has_kinks, kink_pattern, mean_over_segment, remembered, unread_operations
+from ._kinks import has_kinks, kink_pattern, mean_over_segment, unread_operations
 from ._pickling import state_by_name
 from ._precision import in_full_precision
 from ._roughness import ROUGHNESS_COST, is_rough
@@ -156,48 +156,26 @@ class Objective(eqx.Module):
             lambda x, y: jax.value_and_grad(lambda p: jnp.sum(self._losses(p, x, y)))(params)
         )
 
-    def mean_gradient(self, params: PyTree, displacement: PyTree, memory: Any = None) -> PyTree:
+    def mean_gradient(self, params: PyTree, displacement: PyTree) -> PyTree:
         """The gradient, averaged over the segment `params +- displacement / 2`, as far as it jumps.
 
         At a kink of the network (ReLU, max-pooling) on the segment both one-sided derivatives
         enter, weighted by the parts of the segment that they hold on; everything else is taken at
         `params`. Without a kink on the segment it is `gradient(params)`. Costs 4/3 of a gradient:
-        one more pass forward. With a `memory`, made by `kink_memory` for the same segment, the
-        derivatives are weighted as it says.
+        one more pass forward.
         """
 
-        def batch(x, y, known=None):
-            def losses(p):
-                return self._losses(p, x, y)
-
+        def batch(x, y):
             def total(p):
-                return jnp.sum(mean_over_segment(losses, p, displacement, known))
+                return jnp.sum(mean_over_segment(lambda q: self._losses(q, x, y), p, displacement))
 
             return jax.grad(total)(params)
 
-        total = self._sum(batch, self.targets, memory)
-        return jax.tree.map(lambda t: t / self.samples, total)
+        return self.mean_of_sums(batch)
 
-    def along(self, displacement: PyTree, memory: Any = None) -> "Segment":
+    def along(self, displacement: PyTree) -> "Segment":
         """The same landscape, with every gradient the mean over a segment: see `mean_gradient`."""
-        return Segment(self, displacement, memory)
-
-    def kink_memory(
-        self, params: PyTree, displacement: PyTree, length: Any, memory: Any = None
-    ) -> Any:
-        """How much either side of every kink counts in a step of gradient flow.
-
-        The step, of a `length` in time, is the segment `params +- displacement / 2` if it is made
-        along the slope of the step before it. `memory` is what this returned for that step; without
-        one, the flow begins at `params`. The result is a PyTree of arrays, four numbers for each
-        kink and sample. Compiled together with the mean gradient over the same segment it costs
-        nothing, but in micro-batches one more pass forward: a third of a gradient.
-        """
-
-        def batch(x, y, known=None):
-            return remembered(lambda q: self._losses(q, x, y), params, displacement, length, known)
-
-        return self._each(batch, self.targets, memory)
+        return Segment(self, displacement)
 
     def kinks(self, params: PyTree) -> "Kinks":
         """Whether the network or the loss has kinks.
@@ -378,22 +356,34 @@ class Objective(eqx.Module):
     # Whoever shards the data over devices has to look nowhere else than here.
 
     @in_full_precision
-    def _sum(self, batch: Callable[..., PyTree], companion: Array, memory: Any = None) -> PyTree:
-        """Sum `batch(inputs, companion)` over micro-batches; `companion` is split like inputs.
-
-        A `memory` that `_each` returned is handed to `batch` as well, to each its own.
-        """
-        return summed(batch, parts((self.inputs, companion), self.micro_batch, memory))
-
-    @in_full_precision
-    def _each(self, batch: Callable[..., PyTree], companion: Array, memory: Any) -> Parts:
-        """`batch(inputs, companion)` for the micro-batches, stacked, and for what is left over."""
-        return each(batch, parts((self.inputs, companion), self.micro_batch, memory))
+    def _sum(self, batch: Callable[[Array, Array], PyTree], companion: Array) -> PyTree:
+        """Sum `batch(inputs, companion)` over micro-batches; `companion` is split like inputs."""
+        whole = parts((self.inputs, companion), self.micro_batch)
+        return summed_and_each(lambda x, c: (batch(x, c), None), whole)[0]
 
     @in_full_precision
     def _per_sample(self, batch: Callable[[Array], Any]) -> Any:
         """Apply `batch(inputs)` to micro-batches and put the samples back in a row."""
-        return in_a_row(each(batch, parts((self.inputs,), self.micro_batch)))
+        whole = parts((self.inputs,), self.micro_batch)
+        return in_a_row(summed_and_each(lambda x: (None, batch(x)), whole)[1])
+
+    @in_full_precision
+    def over_batches(
+        self, batch: Callable[..., tuple[PyTree, PyTree]], own: "Parts | None" = None
+    ) -> tuple[PyTree, Parts]:
+        """What belongs to the mean over all samples, and what belongs to each micro-batch.
+
+        `batch(losses)` returns both for one micro-batch, the sum and its own, given the function
+        `losses(params)` of its samples. With what this returned as `own` before, it is called as
+        `batch(losses, own)`, each with its own.
+        """
+
+        def with_losses(x, y, *rest):
+            return batch(lambda p: self._losses(p, x, y), *rest)
+
+        whole = parts((self.inputs, self.targets), self.micro_batch, own)
+        total, each = summed_and_each(with_losses, whole)
+        return jax.tree.map(lambda t: t / self.samples, total), each
 
 
 class Segment(eqx.Module):
@@ -401,8 +391,7 @@ class Segment(eqx.Module):
 
     objective: Objective
     displacement: PyTree[Array]
-    memory: Any = None
 
     def gradient(self, params: PyTree) -> PyTree:
         """The mean gradient over the segment with `params` in its middle."""
-        return self.objective.mean_gradient(params, self.displacement, self.memory)
+        return self.objective.mean_gradient(params, self.displacement)

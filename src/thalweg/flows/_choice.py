@@ -10,6 +10,7 @@ import optimistix
 from jaxtyping import Array, PyTree
 
 from .._checks import check_instance
+from .._sliding import Known, gradient_of_step
 from ..objective import Kinks, Objective
 from ..solvers import (
     BDF,
@@ -116,9 +117,10 @@ class _Along(eqx.Module):
         memory: Any,
     ):
         middle, displacement = self.flow.params(middle), self.flow.params(displacement)
-        if isinstance(self.flow.equation, FirstOrder):
-            memory = objective.kink_memory(middle, displacement, length, memory)
-        return objective.along(displacement, memory), memory
+        if not isinstance(self.flow.equation, FirstOrder):
+            return objective.along(displacement), memory
+        gradient, memory = gradient_of_step(objective, middle, displacement, length, memory)
+        return Known(gradient), memory
 
 
 def check_solver(solver: diffrax.AbstractSolver) -> None:

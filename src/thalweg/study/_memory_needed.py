@@ -33,7 +33,7 @@ _GRADIENT, _PRODUCT = 2.0, 4.5
 # order (positions and velocities), with kinks for one order, and from `_LARGE` parameters on.
 _FIRST, _SECOND, _KINKED, _LEAN, _LARGE = 54, 72, 12, 4, 2_000_000
 # Numbers for every activation of every sample, by which both remember kinks.
-_REMEMBERED = 8
+_REMEMBERED = 10
 # Copies of such a state while a step is made and the state is written down.
 _STATES = 4
 # Vectors of an optimizer.
