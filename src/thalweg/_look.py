@@ -33,6 +33,9 @@ _CONVERGES = 0.1
 _ACCOUNTS = 0.5
 # A point stands alone if the gradient left there moves it by no more than this part of its size.
 _ALONE = 1e-3
+# The error reported, as a multiple of what the gradient left makes of the curvature, which is known
+# at points only.
+_MARGIN = 1.25
 
 
 @dataclass(frozen=True)
@@ -289,7 +292,7 @@ class Look:
         message = f"converged to {limit}{reason}."
         error = self._error + place.jump + 2 * place.rest + self._coasting()
         if alone and self._same_well(place):
-            error = place.rest
+            error = _MARGIN * place.rest
         elif alone:
             message += " With an error that large the exact flow may have come to another one."
         error += self._rounding(at.point)

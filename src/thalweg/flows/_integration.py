@@ -87,6 +87,11 @@ class Integration:
         max_steps: int = 1_000_000,
         aside: float | None = None,
     ):
+        if callable(getattr(flow, "limit", None)) and not isinstance(flow, type):
+            raise TypeError(
+                f"flow: expected a Flow, got {type(flow).__name__}; the flow that it discretises"
+                " is its `limit()`."
+            )
         check_instance(flow, Flow, "flow", "a Flow")
         check_instance(objective, Objective, "objective", "an Objective")
         if solver is not None:
