@@ -6,6 +6,7 @@ The row is that of `_methods.py`. Needs scikit-sundae (`pip install "thalweg[ben
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from sksundae.cvode import CVODE, CVODEJacTimes
@@ -18,7 +19,9 @@ def with_cvode(problem, t1, rtol, method, dimensions=5, exact=False, flow=None):
     objective, params = problem
     flow = flow or tw.GradientFlow()
     start, unravel = ravel_pytree(flow.initial_state(params))
-    derivative = jax.jit(lambda y: ravel_pytree(flow.vector_field(0.0, unravel(y), objective))[0])
+    derivative = jax.jit(
+        lambda y: ravel_pytree(flow.vector_field(jnp.zeros(()), unravel(y), objective))[0]
+    )
     product = jax.jit(lambda y, v: jax.jvp(derivative, (y,), (v,))[1])
     spent = 0
 

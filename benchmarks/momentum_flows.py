@@ -64,7 +64,7 @@ def rows_for(friction, t1, tolerances):
                 run.stats.gradients,
                 last(run),
                 error_gradients=run.stats.error_gradients,
-                reported=float(run.error[-1] / moved),
+                reported=float(np.asarray(run.error)[-1] / moved),
             )
         peer = with_cvode((objective, params), t1, rtol, "BDF", 20, flow=flow)
         yield row("CVODE BDF", rtol, peer["gradients"], peer["end"])

@@ -76,7 +76,7 @@ def random_kinks(count):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=200, help="seeds 0 to count - 1")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
