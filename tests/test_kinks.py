@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 import thalweg as tw
-from tests.oracles import lasso, sliding, smoothed_signs
+from tests.oracles import sliding
 from tests.problems import landscape, leaky_network, random_weights, small_data, tanh_network
-from thalweg._sliding import gradient_of_step
 
 
 def relu_network(params, inputs):
@@ -194,7 +193,9 @@ def neurons(params, inputs):
 @pytest.mark.parametrize(
     "start", [[[0.3, 0.2]], [[0.3, 0.1], [0.6, -0.1]], [[0.2, 0.3], [0.2, -0.1]]]
 )
-@pytest.mark.parametrize("tolerances", [(1e-2, 1e-3), (1e-3, 1e-4)])
+@pytest.mark.parametrize(
+    "tolerances", [(1e-2, 1e-3), (3e-3, 1e-3), pytest.param((1e-3, 1e-4), marks=pytest.mark.slow)]
+)
 def test_sliding_flow_against_closed_form(start, tolerances):
     objective = tw.Objective(neurons, tw.losses.squared_error, sliding.INPUTS, sliding.TARGETS)
     times = np.linspace(0, 3, 31)
@@ -292,186 +293,3 @@ def test_kinks_that_cannot_be_read_are_felt(predict, rough):
     apart = float(jnp.linalg.norm(flow.params[-1] - finer.params[-1]))
     assert apart <= flow.error[-1] + finer.error[-1]
     assert flow.stats.gradients > 66
-
-
-def lasso_landscape(seed):
-    matrix, vector, start = lasso.problem(10, seed)
-
-    def value(p):
-        smooth = jnp.vdot(p, matrix @ p) / 2 - jnp.vdot(vector, p)
-        return smooth + lasso.PENALTY * jnp.sum(jnp.abs(p))
-
-    return landscape(value), jnp.asarray(start), (matrix, vector, start)
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_price_of_sliding(seed):
-    """Ten parameters that come to rest at zero one after the other: second order in the steps."""
-    objective, start, numbers = lasso_landscape(seed)
-    times = np.linspace(0, 10, 11)
-    exact = lasso.solution(*numbers, times)
-    prices = []
-    for rtol in (1e-2, 1e-3, 1e-4):
-        flow = tw.integrate(tw.GradientFlow(), objective, start, save_at=times, rtol=rtol)
-        true = np.linalg.norm(flow.params - exact, axis=1)
-        assert true.max() < 2 * rtol
-        assert np.all(true <= flow.error)
-        prices.append(flow.stats.gradients)
-    assert prices[0] < 500
-    assert max(prices[1] / prices[0], prices[2] / prices[1]) < 10**0.5
-
-
-def steps_with_memory(objective, params, h, steps):
-    """Where as many steps of the averaged midpoint rule lead."""
-    still = jax.tree.map(jnp.zeros_like, params)
-    slope, memory = gradient_of_step(objective, params, still, 0.0, None)
-
-    def step(_, carry):
-        y, slope, memory = carry
-        ahead = jax.tree.map(lambda g: -h * g, slope)
-        middle = jax.tree.map(lambda a, d: a + d / 2, y, ahead)
-        slope, memory = gradient_of_step(objective, middle, ahead, h, memory)
-        return jax.tree.map(lambda a, g: a - h * g, y, slope), slope, memory
-
-    carry = params, slope, memory
-    return jax.jit(lambda c: jax.lax.fori_loop(0, steps, step, c))(carry)[0]
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_second_order_while_sliding(seed):
-    objective, start, numbers = lasso_landscape(seed)
-    (exact,) = lasso.solution(*numbers, [2.0])
-    coarse, fine = (
-        np.linalg.norm(steps_with_memory(objective, start, 2 / n, n) - exact) for n in (200, 800)
-    )
-    assert fine < coarse / 10
-    assert fine < 1e-4
-
-
-def test_memory_in_micro_batches():
-    """Kinks are remembered batch by batch, with the same result."""
-    objective, params = problem("relu")
-    ends = []
-    for micro_batch in (None, 700, 1000):
-        batched = tw.Objective(
-            objective.predict,
-            objective.loss,
-            objective.inputs,
-            objective.targets,
-            micro_batch=micro_batch,
-        )
-        ends.append(steps_with_memory(batched, params, 0.05, 40))
-    assert norm(minus(ends[0], ends[1])) < 1e-10 * norm(ends[0])
-    assert norm(minus(ends[0], ends[2])) < 1e-10 * norm(ends[0])
-
-
-def test_memory_in_single_precision():
-    """Sliding is followed in float32 as it is in float64."""
-    objective, start, numbers = lasso_landscape(0)
-    single = landscape(
-        lambda p: (
-            jnp.vdot(p, jnp.asarray(numbers[0], p.dtype) @ p) / 2
-            - jnp.vdot(jnp.asarray(numbers[1], p.dtype), p)
-            + lasso.PENALTY * jnp.sum(jnp.abs(p))
-        )
-    )
-    single = tw.Objective(
-        single.predict,
-        single.loss,
-        np.asarray(single.inputs, np.float32),
-        np.asarray(single.targets, np.float32),
-    )
-    options = {"t1": 4.0, "rtol": 1e-3}
-    double = tw.integrate(tw.GradientFlow(), objective, start, **options)
-    flow = tw.integrate(tw.GradientFlow(), single, start.astype(jnp.float32), **options)
-    assert flow.params.dtype == jnp.float32
-    assert flow.stats.gradients < 1.5 * double.stats.gradients
-    assert norm(minus(flow.params[-1], double.params[-1])) < 3e-3
-
-
-@pytest.mark.parametrize("copies", [3, 10])
-def test_kinks_that_are_the_same(copies):
-    """Each alone is too weak to hold the flow; together they do."""
-    matrix, vector, start = lasso.problem(10, 0)
-
-    def value(p):
-        apart = jnp.abs(jnp.ones((copies, 1)) * p)
-        smooth = jnp.vdot(p, matrix @ p) / 2 - jnp.vdot(vector, p)
-        return smooth + lasso.PENALTY / copies * jnp.sum(apart)
-
-    times = np.linspace(0, 10, 11)
-    exact = lasso.solution(matrix, vector, start, times)
-    flow = tw.integrate(
-        tw.GradientFlow(), landscape(value), jnp.asarray(start), save_at=times, rtol=1e-2
-    )
-    true = np.linalg.norm(flow.params - exact, axis=1)
-    assert np.all(true <= flow.error)
-    assert true.max() < 0.02
-    assert flow.stats.gradients < 2000
-
-
-def smoothed_flow(problem, rtol):
-    """A flow over kinks, how far it is from SciPy's, and how many gradients it took."""
-    rows, offsets, weights, matrix, vector = (jnp.asarray(a) for a in problem[:5])
-
-    def value(x):
-        kinks = jnp.sum(weights * jnp.abs(rows @ x - offsets))
-        return kinks + jnp.sum((matrix @ x - vector) ** 2) / 2
-
-    times = [0.0, 0.3, 1.0, 3.0, 8.0]
-    exact = smoothed_signs.solution(problem, times)
-    start = jnp.asarray(problem.start)
-    flow = tw.integrate(tw.GradientFlow(), landscape(value), start, save_at=times, rtol=rtol)
-    assert flow.status.ok
-    return np.linalg.norm(flow.params - exact, axis=1), flow.error, flow.stats.gradients
-
-
-WEAK_BESIDE_STRONG = smoothed_signs.Problem(
-    rows=np.array([[0.40958776, -0.12391959], [0.56279022, -0.61131329]]),
-    offsets=np.array([0.23595612, 0.29002169]),
-    weights=np.array([1e4, 0.614246634]),
-    matrix=np.array([[0.3198875, -0.86085776], [0.36426301, 0.26397258]]),
-    vector=np.array([1.20694992, -1.20562837]),
-    start=np.array([5.64435245, -0.57078297]),
-)
-SIX_KINKS = smoothed_signs.Problem(
-    rows=np.array(
-        [
-            [-1.85371311, 0.04404018, -0.71648708, 1.165814],
-            [-0.42309175, 0.45677005, -0.39750377, 0.66805865],
-            [1.01480333, -0.39739998, 0.04907552, -1.42036019],
-            [0.30539979, 0.85626793, -0.55540503, 1.12036271],
-            [-2.07331035, -1.85133545, -1.38824239, -0.48479478],
-            [0.01861855, -0.07886455, -0.06709195, 0.72357602],
-        ]
-    ),
-    offsets=np.array([-0.47211984, -1.26357555, -1.24378709, 2.11266502, -2.35211627, -0.17632859]),
-    weights=np.array([1e4, 0.155145702, 0.673096716, 0.563112759, 0.176629581, 0.120065693]),
-    matrix=np.array(
-        [
-            [0.53232072, 0.1767504, 0.77308337, 0.97329077],
-            [-0.24031382, -1.01471489, 0.27708556, 1.24363501],
-            [0.47990748, 0.16111398, 1.68073187, -0.72801812],
-            [0.63209313, -0.39930636, 0.03474403, 0.06275053],
-        ]
-    ),
-    vector=np.array([3.02927327, -1.87202761, -1.07017542, -3.18590404]),
-    start=np.array([0.97439833, -0.91646362, 0.84393409, -2.14653157]),
-)
-
-
-@pytest.mark.parametrize("problem", [WEAK_BESIDE_STRONG, SIX_KINKS], ids=["two", "six"])
-def test_weak_kinks_beside_a_strong_one(problem):
-    """What the strong one does must not pass for the weak ones' doing."""
-    true, error, price = smoothed_flow(problem, 1e-3)
-    assert np.all(true <= error)
-    assert true.max() < 1e-2
-    assert price < 2000
-
-
-@pytest.mark.parametrize("seed", [0, 1, 7, 53])
-def test_kinks_at_random(seed):
-    problem = smoothed_signs.random_problem(seed)
-    true, error, _ = smoothed_flow(problem, 1e-3)
-    assert np.all(true <= error)
-    assert true.max() < 0.02 * np.linalg.norm(problem.start)

@@ -42,7 +42,7 @@ _UNREAD = {
 _QUADRATURE = 8
 
 
-class Value(NamedTuple):
+class _Value(NamedTuple):
     """A value in the middle of the segment and at its end, and where a truth changes.
 
     `end` is None for what does not depend on the parameters. `margin` belongs to the truth of a
@@ -59,42 +59,12 @@ class Value(NamedTuple):
         return self.value if self.end is None else self.end
 
 
-class Findings:
+class _Findings:
     """What is met on the way: sides of kinks, and operations that may hide further ones."""
 
     def __init__(self):
         self.sides: list[Any] = []
-        self.outputs: list[Any] = []
         self.unread: set[str] = set()
-
-    def kink(self, middle, end, truth, there: Value, here: Value) -> Value:
-        """What comes out of a kink: `there` where a number is positive, else `here`.
-
-        The number is given in the middle of the segment and at its end; `truth` says which side
-        holds in the middle.
-        """
-        self.sides.append(truth)
-        share = self.share(jax.lax.stop_gradient(middle), jax.lax.stop_gradient(end), truth)
-        result = self.seen(_either(share, there, here), middle, there, here)
-        self.outputs.append(result.value)
-        return result
-
-    def share(self, middle: Array, end: Array, truth: Array) -> Float[Array, "..."]:
-        """How much the positive side counts."""
-        return crossed_share(middle, end, truth)
-
-    def seen(self, result: Value, middle, there: Value, here: Value) -> Value:
-        """The result, once it has been seen."""
-        del middle, there, here
-        return result
-
-
-def crossed_share(middle: Array, end: Array, truth: Array) -> Float[Array, "..."]:
-    """The part of the segment on which a number is positive; `truth` if it keeps its sign."""
-    half = jnp.abs(end - middle)
-    crosses = jnp.abs(middle) < half
-    inside = 0.5 + 0.5 * middle / jnp.where(crosses, half, 1)
-    return jnp.where(crosses, inside, truth.astype(middle.dtype))
 
 
 def mean_over_segment(
@@ -106,7 +76,7 @@ def mean_over_segment(
     kinks, weighted by the parts of the segment on either side, to first order in the displacement.
     Without a kink on the segment this is `function(params)` with its derivative at the midpoint.
     """
-    return evaluate(function, params, displacement, Findings())
+    return _evaluate(function, params, displacement, _Findings())
 
 
 def kink_pattern(function: Callable[[PyTree], PyTree], params: PyTree) -> list[Bool[Array, "..."]]:
@@ -115,8 +85,8 @@ def kink_pattern(function: Callable[[PyTree], PyTree], params: PyTree) -> list[B
     One array for each operation with a kink: the sign of a ReLU's argument, the place of a maximum.
     Empty for a function without kinks (that can be seen: loops and branches are not looked into).
     """
-    findings = Findings()
-    evaluate(function, params, jax.tree.map(jnp.zeros_like, params), findings)
+    findings = _Findings()
+    _evaluate(function, params, jax.tree.map(jnp.zeros_like, params), findings)
     return findings.sides
 
 
@@ -127,35 +97,32 @@ def has_kinks(function: Callable[[PyTree], PyTree], params: PyTree) -> bool:
 
 def unread_operations(function: Callable[[PyTree], PyTree], params: PyTree) -> set[str]:
     """The operations on the parameters that may hide kinks; nothing is computed."""
-    findings = Findings()
+    findings = _Findings()
     still = jax.tree.map(jnp.zeros_like, params)
-    jax.eval_shape(lambda p: evaluate(function, p, still, findings), params)
+    jax.eval_shape(lambda p: _evaluate(function, p, still, findings), params)
     return findings.unread
 
 
-def evaluate(
-    function: Callable[[PyTree], PyTree], params: PyTree, displacement: PyTree, findings: Findings
-) -> PyTree:
-    """`function(params)`, with whatever its kinks make of the segment: see `Findings`."""
+def _evaluate(function, params, displacement, findings):
     traced, shape = jax.make_jaxpr(function, return_shape=True)(params)
     end = jax.tree.map(lambda p, d: jax.lax.stop_gradient(p + d / 2), params, displacement)
     inputs = [
-        Value(*pair) for pair in zip(jax.tree.leaves(params), jax.tree.leaves(end), strict=True)
+        _Value(*pair) for pair in zip(jax.tree.leaves(params), jax.tree.leaves(end), strict=True)
     ]
-    constants = [Value(c) for c in traced.consts]
+    constants = [_Value(c) for c in traced.consts]
     alive = [True] * len(traced.jaxpr.outvars)
     outputs = _interpret(traced.jaxpr, constants, inputs, alive, findings)
     return jax.tree.unflatten(jax.tree.structure(shape), [out.value for out in outputs])
 
 
-def _interpret(jaxpr, constants, inputs, alive, findings) -> list[Value]:
-    environment: dict[Any, Value] = dict(
+def _interpret(jaxpr, constants, inputs, alive, findings) -> list[_Value]:
+    environment: dict[Any, _Value] = dict(
         zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *inputs], strict=True)
     )
     living = _living(jaxpr, alive)
 
     def read(atom):
-        return Value(atom.val) if isinstance(atom, Literal) else environment[atom]
+        return _Value(atom.val) if isinstance(atom, Literal) else environment[atom]
 
     for eqn in jaxpr.eqns:
         arguments = [read(atom) for atom in eqn.invars]
@@ -175,11 +142,11 @@ def _living(jaxpr, alive) -> set:
     return living
 
 
-def _apply(eqn, arguments: list[Value], matters: list[bool], findings: Findings) -> list[Value]:
+def _apply(eqn, arguments: list[_Value], matters: list[bool], findings: _Findings) -> list[_Value]:
     name = eqn.primitive.name
     inner = _inner(eqn)
     if inner is not None:
-        constants = [Value(c) for c in inner.consts]
+        constants = [_Value(c) for c in inner.consts]
         return _interpret(inner.jaxpr, constants, arguments, matters, findings)
     if name in _COMPARISONS:
         return [_comparison(eqn, *arguments)]
@@ -187,10 +154,10 @@ def _apply(eqn, arguments: list[Value], matters: list[bool], findings: Findings)
         truth, last, *margin = (
             bind(eqn, [m])[0] for m in (arguments[0].value, arguments[0].end, *arguments[0].margin)
         )
-        return [Value(truth, last, (margin[0], margin[1]))]
+        return [_Value(truth, last, (margin[0], margin[1]))]
     if any(matters) and _moves(arguments):
         kinked = _KINKS.get(name)
-        result = None if kinked is None else kinked(eqn, arguments, findings)
+        result = None if kinked is None else kinked(eqn, arguments, findings.sides.append)
         if result is not None:
             return [result]
         if name in _UNREAD or (name == "select_n" and arguments[0].end is not None):
@@ -198,7 +165,7 @@ def _apply(eqn, arguments: list[Value], matters: list[bool], findings: Findings)
     return _smooth(eqn, arguments)
 
 
-def _moves(arguments: list[Value]) -> bool:
+def _moves(arguments: list[_Value]) -> bool:
     return any(a.end is not None for a in arguments)
 
 
@@ -233,26 +200,34 @@ def bind(eqn, values: list) -> list:
     return list(result) if eqn.primitive.multiple_results else [result]
 
 
-def _smooth(eqn, arguments: list[Value]) -> list[Value]:
+def _smooth(eqn, arguments: list[_Value]) -> list[_Value]:
     """An operation without kinks, in the middle and at the end."""
     results = bind(eqn, [a.value for a in arguments])
     if all(a.end is None for a in arguments) or eqn.primitive.name in _EXCEPTIONAL:
-        return [Value(r) for r in results]
+        return [_Value(r) for r in results]
     ends = bind(eqn, [a.last for a in arguments])
-    return [Value(*pair) for pair in zip(results, ends, strict=True)]
+    return [_Value(*pair) for pair in zip(results, ends, strict=True)]
 
 
-def _comparison(eqn, left: Value, right: Value) -> Value:
+def _comparison(eqn, left: _Value, right: _Value) -> _Value:
     truth = bind(eqn, [left.value, right.value])[0]
     if left.end is None and right.end is None:
-        return Value(truth)
+        return _Value(truth)
     sign = _COMPARISONS[eqn.primitive.name]
-    middle = sign * (left.value - right.value)
+    middle = jax.lax.stop_gradient(sign * (left.value - right.value))
     last = bind(eqn, [left.last, right.last])[0]
-    return Value(truth, last, (middle, sign * (left.last - right.last)))
+    return _Value(truth, last, (middle, sign * (left.last - right.last)))
 
 
-def _either(part: Array, there: Value, here: Value) -> Value:
+def _part(middle: Array, end: Array, truth: Array) -> Float[Array, "..."]:
+    """The part of the segment on which a margin is positive; `truth` if it does not change sign."""
+    half = jnp.abs(end - middle)
+    crosses = jnp.abs(middle) < half
+    inside = 0.5 + 0.5 * middle / jnp.where(crosses, half, 1)
+    return jnp.where(crosses, inside, truth.astype(middle.dtype))
+
+
+def _either(part: Array, there: _Value, here: _Value) -> _Value:
     """`there` weighted by `part`, `here` by the rest."""
 
     def mixed(a, b):
@@ -263,47 +238,56 @@ def _either(part: Array, there: Value, here: Value) -> Value:
 
     moves = there.end is not None or here.end is not None
     end = mixed(there.last, here.last) if moves else None
-    return Value(mixed(there.value, here.value), end)
+    return _Value(mixed(there.value, here.value), end)
 
 
-def _larger(eqn, arguments, findings) -> Value:
+def _larger(eqn, arguments, record) -> _Value:
     first, second = arguments if eqn.primitive.name == "max" else reversed(arguments)
-    middle, end = first.value - second.value, first.last - second.last
+    middle = jax.lax.stop_gradient(first.value - second.value)
+    truth = middle > 0
+    record(truth)
+    part = _part(middle, first.last - second.last, truth)
     if eqn.primitive.name == "min":
         # Of two arguments the one is the smaller where the other is the larger.
         first, second = second, first
-    return findings.kink(middle, end, middle > 0, first, second)
+    return _either(part, first, second)
 
 
-def _absolute(eqn, arguments, findings) -> Value:
+def _absolute(eqn, arguments, record) -> _Value:
     (x,) = arguments
-    return findings.kink(x.value, x.end, x.value > 0, x, Value(-x.value, -x.end))
+    middle = jax.lax.stop_gradient(x.value)
+    truth = middle > 0
+    record(truth)
+    return _either(_part(middle, x.end, truth), x, _Value(-x.value, -x.end))
 
 
-def _clamped(eqn, arguments, findings) -> Value | None:
+def _clamped(eqn, arguments, record) -> _Value | None:
     low, x, high = arguments
     if x.end is None or low.end is not None or high.end is not None:
         return None
     result = x
     for bound, sign in ((low, 1), (high, -1)):
-        middle = sign * (result.value - bound.value)
-        end = sign * (result.last - bound.value)
-        edge = Value(jnp.broadcast_to(bound.value, jnp.shape(middle)))
-        result = findings.kink(middle, end, middle > 0, result, edge)
+        middle = jax.lax.stop_gradient(sign * (result.value - bound.value))
+        truth = middle > 0
+        record(truth)
+        edge = _Value(jnp.broadcast_to(bound.value, jnp.shape(middle)))
+        part = _part(middle, sign * (result.last - bound.value), truth)
+        result = _either(part, result, edge)
     return result
 
 
-def _selected(eqn, arguments, findings) -> Value | None:
+def _selected(eqn, arguments, record) -> _Value | None:
     which, *cases = arguments
     if which.margin is None or len(cases) != 2 or all(c.end is None for c in cases):
         return None
     here, there = cases
     shape = jnp.shape(there.value)
     middle, end, truth = (jnp.broadcast_to(m, shape) for m in (*which.margin, which.value))
-    return findings.kink(middle, end, truth, there, here)
+    record(truth)
+    return _either(_part(middle, end, truth), there, here)
 
 
-def _extreme(eqn, arguments, findings) -> Value:
+def _extreme(eqn, arguments, record) -> _Value:
     """The largest of many: which one it is, is sampled along the segment."""
     (x,) = arguments
     middle = jax.lax.stop_gradient(x.value)
@@ -312,13 +296,13 @@ def _extreme(eqn, arguments, findings) -> Value:
         return bind(eqn, [v])[0]
 
     result, push = jax.vjp(largest, middle)
-    findings.sides.append(push(jnp.ones_like(result))[0] > 0)
+    record(push(jnp.ones_like(result))[0] > 0)
     places = [(2 * k + 1) / _QUADRATURE - 1 for k in range(_QUADRATURE)]
     sampled = [largest(x.value + place * (x.end - middle)) for place in places]
-    return Value(sum(sampled) / _QUADRATURE, largest(x.end))
+    return _Value(sum(sampled) / _QUADRATURE, largest(x.end))
 
 
-_KINKS: dict[str, Callable[..., Value | None]] = {
+_KINKS: dict[str, Callable[..., _Value | None]] = {
     "max": _larger,
     "min": _larger,
     "abs": _absolute,

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ._batches import Parts, in_a_row, parts, summed_and_each
 from ._checks import check_positive_integer, check_precision, checked_data
 from ._independence import FEWEST, check_independent, check_independent_on_trial
 from ._kinks import has_kinks, kink_pattern, mean_over_segment, unread_operations
@@ -353,37 +352,41 @@ class Objective(eqx.Module):
             )
         return losses
 
-    # Whoever shards the data over devices has to look nowhere else than here.
+    # The two methods below are the only places where samples are split and brought together
+    # again: whoever shards the data over devices has to look nowhere else.
 
     @in_full_precision
     def _sum(self, batch: Callable[[Array, Array], PyTree], companion: Array) -> PyTree:
         """Sum `batch(inputs, companion)` over micro-batches; `companion` is split like inputs."""
-        whole = parts((self.inputs, companion), self.micro_batch)
-        return summed_and_each(lambda x, c: (batch(x, c), None), whole)[0]
+        if self.micro_batch is None or self.micro_batch >= self.samples:
+            return batch(self.inputs, companion)
+        whole, rest = divmod(self.samples, self.micro_batch)
+        head = whole * self.micro_batch
+        split = [_split(a, whole, head) for a in (self.inputs, companion)]
+        shapes = jax.eval_shape(batch, *(s[0] for s in split))
+        zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+        def add(total, pair):
+            return jax.tree.map(jnp.add, total, batch(*pair)), None
+
+        total, _ = jax.lax.scan(add, zero, tuple(split))
+        if rest:
+            total = jax.tree.map(jnp.add, total, batch(self.inputs[head:], companion[head:]))
+        return total
 
     @in_full_precision
     def _per_sample(self, batch: Callable[[Array], Any]) -> Any:
         """Apply `batch(inputs)` to micro-batches and put the samples back in a row."""
-        whole = parts((self.inputs,), self.micro_batch)
-        return in_a_row(summed_and_each(lambda x: (None, batch(x)), whole)[1])
-
-    @in_full_precision
-    def over_batches(
-        self, batch: Callable[..., tuple[PyTree, PyTree]], own: "Parts | None" = None
-    ) -> tuple[PyTree, Parts]:
-        """What belongs to the mean over all samples, and what belongs to each micro-batch.
-
-        `batch(losses)` returns both for one micro-batch, the sum and its own, given the function
-        `losses(params)` of its samples. With what this returned as `own` before, it is called as
-        `batch(losses, own)`, each with its own.
-        """
-
-        def with_losses(x, y, *rest):
-            return batch(lambda p: self._losses(p, x, y), *rest)
-
-        whole = parts((self.inputs, self.targets), self.micro_batch, own)
-        total, each = summed_and_each(with_losses, whole)
-        return jax.tree.map(lambda t: t / self.samples, total), each
+        if self.micro_batch is None or self.micro_batch >= self.samples:
+            return batch(self.inputs)
+        whole, rest = divmod(self.samples, self.micro_batch)
+        head = whole * self.micro_batch
+        parts = jax.lax.map(batch, _split(self.inputs, whole, head))
+        result = jax.tree.map(lambda a: a.reshape((head, *a.shape[2:])), parts)
+        if rest:
+            last = batch(self.inputs[head:])
+            result = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), result, last)
+        return result
 
 
 class Segment(eqx.Module):
@@ -395,3 +398,7 @@ class Segment(eqx.Module):
     def gradient(self, params: PyTree) -> PyTree:
         """The mean gradient over the segment with `params` in its middle."""
         return self.objective.mean_gradient(params, self.displacement)
+
+
+def _split(array: Array, parts: int, head: int) -> Array:
+    return array[:head].reshape((parts, head // parts, *array.shape[1:]))

@@ -1,6 +1,6 @@
 """Which solver follows a flow."""
 
-from typing import Any, get_origin
+from typing import get_origin
 
 import diffrax
 import equinox as eqx
@@ -10,17 +10,8 @@ import optimistix
 from jaxtyping import Array, PyTree
 
 from .._checks import check_instance
-from .._sliding import Known, gradient_of_step
 from ..objective import Kinks, Objective
-from ..solvers import (
-    BDF,
-    RKC2,
-    RKC4,
-    AveragedMidpoint,
-    FirstOrder,
-    StabilisedSolver,
-    no_average,
-)
+from ..solvers import BDF, RKC2, RKC4, AveragedMidpoint, StabilisedSolver, no_average
 from ._base import Flow
 from ._lean import LeanMethod
 from ._march import March
@@ -101,26 +92,12 @@ def choose_method(
 
 
 class _Along(eqx.Module):
-    """What averages a flow's field: its landscape along the parameters' displacement.
-
-    Kinks are remembered where the parameters follow the gradient at once, so that they can slide.
-    """
+    """What averages a flow's field: its landscape along the parameters' displacement."""
 
     flow: Flow
 
-    def __call__(
-        self,
-        objective: Objective,
-        middle: PyTree[Array],
-        displacement: PyTree[Array],
-        length: Any,
-        memory: Any,
-    ):
-        middle, displacement = self.flow.params(middle), self.flow.params(displacement)
-        if not isinstance(self.flow.equation, FirstOrder):
-            return objective.along(displacement), memory
-        gradient, memory = gradient_of_step(objective, middle, displacement, length, memory)
-        return Known(gradient), memory
+    def __call__(self, objective: Objective, displacement: PyTree[Array]):
+        return objective.along(self.flow.params(displacement))
 
 
 def check_solver(solver: diffrax.AbstractSolver) -> None:

@@ -27,18 +27,15 @@ _SURPRISE = 2.0
 _SWING = 0.1
 
 
-def no_average(
-    args: PyTree, middle: PyTree[Array], displacement: PyTree[Array], length: Any, memory: Any
-) -> tuple[PyTree, Any]:
+def no_average(args: PyTree, displacement: PyTree[Array]) -> PyTree:
     """For a field that cannot be averaged."""
-    return args, memory
+    return args
 
 
 class AveragedState(eqx.Module):
     """The mean fields over the last two steps, the lengths of those steps, and the errors so far.
 
-    `level` is a running mean (root of mean squares) of the error per unit of time; `memory` is what
-    the means remember from step to step.
+    `level` is a running mean (root of mean squares) of the error per unit of time.
     """
 
     slope: PyTree[Array]
@@ -46,7 +43,6 @@ class AveragedState(eqx.Module):
     older_slope: PyTree[Array]
     older_length: Float[Array, ""]
     level: Float[Array, ""]
-    memory: PyTree[Array]
 
 
 class QuadraticInterpolation(diffrax.AbstractLocalInterpolation):
@@ -81,11 +77,10 @@ class AveragedMidpoint(diffrax.AbstractAdaptiveSolver[AveragedState]):
 
     **Arguments:**
 
-    - `average`: `average(args, middle, displacement, length, memory)` are the arguments with which
-        the vector field at the point `middle` is its mean over the segment `middle +- displacement
-        / 2`, a step of a `length` in time, and what is to be remembered of it: a PyTree of arrays,
-        `memory` in the next step and `None` at the start, where the segment is a point. By default
-        the field is taken as it is: discontinuities then enter with random signs.
+    - `average`: `average(args, displacement)` are the arguments with which the vector field at a
+        point is its mean over the segment `point +- displacement / 2`; for a network's gradient
+        flow, `lambda objective, displacement: objective.along(displacement)`. By default the field
+        is taken as it is: discontinuities then enter with random signs.
 
     ??? cite "Reference"
 
@@ -95,7 +90,7 @@ class AveragedMidpoint(diffrax.AbstractAdaptiveSolver[AveragedState]):
         Discontinuous Righthand Sides (1988).
     """
 
-    average: Callable[[PyTree, PyTree, PyTree, Any, Any], tuple[PyTree, Any]] = no_average
+    average: Callable[[PyTree, PyTree], PyTree] = no_average
 
     term_structure: ClassVar = diffrax.AbstractTerm
     interpolation_cls: ClassVar[Callable[..., QuadraticInterpolation]] = QuadraticInterpolation
@@ -110,9 +105,7 @@ class AveragedMidpoint(diffrax.AbstractAdaptiveSolver[AveragedState]):
 
     def init(self, terms, t0, t1, y0, args) -> AveragedState:
         slope, none = terms.vf(t0, y0, args), jnp.zeros_like(jnp.asarray(t1 - t0))
-        still = jax.tree.map(jnp.zeros_like, y0)
-        _, memory = self.average(args, y0, still, none, None)
-        return AveragedState(slope, none, slope, none, none, memory)
+        return AveragedState(slope, none, slope, none, none)
 
     def func(self, terms, t0, y0, args):
         return terms.vf(t0, y0, args)
@@ -124,12 +117,12 @@ class AveragedMidpoint(diffrax.AbstractAdaptiveSolver[AveragedState]):
         control = terms.contr(t0, t1)
         ahead = terms.prod(past.slope, control)
         middle = tree_axpy(0.5, ahead, y0)
-        length = jnp.asarray(t1 - t0)
-        along, memory = self.average(args, middle, ahead, length, past.memory)
+        along = self.average(args, ahead)
         slope = terms.vf(t0 + (t1 - t0) / 2, middle, along)
         k = terms.prod(slope, control)
         y1 = jax.tree.map(jnp.add, y0, k)
         # Slopes belong to the middles of steps; the first one to a step of no length.
+        length = jnp.asarray(t1 - t0)
         joint = past.length / (past.length + length)
         k0 = jax.tree.map(lambda a, b: a + joint.astype(a.dtype) * (b - a), ahead, k)
         # Half the change of the field within the step, from the step before last: where the
@@ -153,7 +146,7 @@ class AveragedMidpoint(diffrax.AbstractAdaptiveSolver[AveragedState]):
         smoothed = counted / jnp.where(size > 0, size, 1)
         y_error = jax.tree.map(lambda e: smoothed.astype(e.dtype) * e, shape)
         dense_info: dict[str, Any] = {"y0": y0, "y1": y1, "k0": k0}
-        state = AveragedState(slope, length, past.slope, past.length, level, memory)
+        state = AveragedState(slope, length, past.slope, past.length, level)
         return y1, y_error, dense_info, state, diffrax.RESULTS.successful
 
     def log_growth(self, before: AveragedState, after: AveragedState) -> Float[Array, ""]:

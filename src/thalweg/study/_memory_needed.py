@@ -32,8 +32,6 @@ _GRADIENT, _PRODUCT = 2.0, 4.5
 # Vectors like the parameters in the state of a flow and its companion: of first order, of second
 # order (positions and velocities), with kinks for one order, and from `_LARGE` parameters on.
 _FIRST, _SECOND, _KINKED, _LEAN, _LARGE = 54, 72, 12, 4, 2_000_000
-# Numbers for every activation of every sample, by which both remember kinks.
-_REMEMBERED = 10
 # Copies of such a state while a step is made and the state is written down.
 _STATES = 4
 # Vectors of an optimizer.
@@ -258,8 +256,7 @@ def _flow_size(sizes: Sizes, first: bool, kinks: bool, copies: int = 1) -> int:
     if copies * sizes.parameters >= _LARGE and first and not kinks:
         return copies * _LEAN * sizes.vector
     if kinks:
-        remembered = _REMEMBERED * sizes.samples * sizes.activations * sizes.itemsize
-        return _KINKED * (1 if first else 2) * sizes.vector + remembered
+        return _KINKED * (1 if first else 2) * sizes.vector
     kept = 2 * deflation_memory(copies * sizes.parameters)
     return copies * (_FIRST if first else _SECOND) * sizes.vector + kept
 
