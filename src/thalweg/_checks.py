@@ -22,7 +22,8 @@ def check_instance(value: Any, kind: type | UnionType, field: str, name: str) ->
     if isinstance(value, type) and issubclass(value, kind):
         given = value.__name__
         raise TypeError(f"{field}: expected {name}, got the class {given}; write {given}(...).")
-    raise TypeError(f"{field}: expected {name}, got {type(value).__name__}.")
+    given = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+    raise TypeError(f"{field}: expected {name}, got {given}.")
 
 
 def check_number(value: Any, field: str) -> float | None:

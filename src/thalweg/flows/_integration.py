@@ -90,7 +90,7 @@ class Integration:
         if callable(getattr(flow, "limit", None)) and not isinstance(flow, type):
             raise TypeError(
                 f"flow: expected a Flow, got {type(flow).__name__}; the flow that it discretises"
-                " is its `limit()`."
+                " is its `limit()`, if there is one."
             )
         check_instance(flow, Flow, "flow", "a Flow")
         check_instance(objective, Objective, "objective", "an Objective")
