@@ -33,8 +33,8 @@ _CONVERGES = 0.1
 _ACCOUNTS = 0.5
 # A point stands alone if the gradient left there moves it by no more than this part of its size.
 _ALONE = 1e-3
-# The error reported, as a multiple of what the gradient left makes of the curvature, which is known
-# at points only.
+# The error reported is this multiple of the gradient divided by the curvature. The curvature is
+# known at single points only.
 _MARGIN = 1.25
 
 

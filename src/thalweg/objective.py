@@ -47,8 +47,7 @@ class Objective(eqx.Module):
     - `micro_batch`: samples that are worked on at once. Bounds the memory of every product below
         without changing its result (beyond the order of summation). `None`: all at once. On a CPU
         a few samples at once can be faster, since what lies between the layers then stays in the
-        caches: `thalweg.networks.convolutional` with 50 takes a half to two
-        thirds of the time.
+        caches: `thalweg.networks.convolutional` with 50 takes a half to two thirds of the time.
     - `whole_batch`: whether predictions and losses may depend on all samples, as those of batch
         normalisation in training mode do. They are then functions of the parameters like any
         other, but not sample by sample: without micro-batches, `kink_pattern` and tangent kernels.

@@ -87,12 +87,7 @@ class Integration:
         max_steps: int = 1_000_000,
         aside: float | None = None,
     ):
-        if callable(getattr(flow, "limit", None)) and not isinstance(flow, type):
-            raise TypeError(
-                f"flow: expected a Flow, got {type(flow).__name__}; the flow that it discretises"
-                " is its `limit()`, if there is one."
-            )
-        check_instance(flow, Flow, "flow", "a Flow")
+        check_instance(flow, Flow, "flow", "a Flow, such as an optimizer's `limit()`")
         check_instance(objective, Objective, "objective", "an Objective")
         if solver is not None:
             check_solver(solver)
