@@ -114,7 +114,11 @@ def problem(samples):
         inputs = np.resize(inputs, more.shape) + 0.05 * more.astype(np.float32)
     targets = np.zeros((samples, 10), np.float32)
     objective = tw.Objective(
-        tw.networks.apply, tw.losses.squared_error, inputs, targets, micro_batch=500
+        tw.networks.apply,
+        tw.losses.squared_error,
+        inputs,
+        targets,
+        reduction=tw.objectives.MicroBatches(500),
     )
     return objective, network
 

@@ -196,7 +196,7 @@ def test_objectives_that_are_the_same_in_other_words():
         OBJECTIVE.inputs[order],
         OBJECTIVE.targets[order],
     )
-    in_parts = dataclasses.replace(OBJECTIVE, micro_batch=2)
+    in_parts = dataclasses.replace(OBJECTIVE, reduction=tw.objectives.MicroBatches(2))
     again = quadratic(np.diag(VALUES))
     for objective in (shuffled, in_parts, again):
         run = trajectory(tw.GradientDescent(0.05), objective)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.flatten_util import ravel_pytree
 
-from thalweg import Objective, losses
+from thalweg import Objective, losses, objectives
 from thalweg.curvature import ExtremeEigenvalues, extreme_eigenvalues
 
 from .oracles import dense
@@ -354,7 +354,11 @@ def test_new_parameters_and_data_do_not_recompile():
 def test_micro_batches_and_jit():
     objective, params, spectrum_at = problem("tanh", "squared_error", [5, 8, 3], 0)
     split = Objective(
-        objective.predict, objective.loss, objective.inputs, objective.targets, micro_batch=5
+        objective.predict,
+        objective.loss,
+        objective.inputs,
+        objective.targets,
+        reduction=objectives.MicroBatches(5),
     )
     found = jax.jit(lambda p: extreme_eigenvalues(split, p).value)(params)
     spectrum = spectrum_at(params)

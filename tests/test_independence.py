@@ -11,7 +11,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import thalweg as tw
-from tests.problems import small_data
+from tests.problems import in_parts, small_data
 
 INPUTS, TARGETS = small_data(samples=8, outputs=1)
 PARAMS = jnp.array([[0.3], [-0.4], [0.5]])
@@ -54,7 +54,7 @@ def objective_of(predict, loss=tw.losses.squared_error, **options):
 
 
 def test_samples_that_depend_on_others_are_not_split():
-    objective = objective_of(batch_normalised, micro_batch=3)
+    objective = objective_of(batch_normalised, reduction=tw.objectives.MicroBatches(3))
     for way in (
         lambda: objective.value(PARAMS),
         lambda: objective.gradient(PARAMS),
@@ -79,7 +79,7 @@ def test_samples_that_depend_on_others_are_not_split():
 def test_all_kinds_of_dependence_are_seen_while_jax_traces(predict):
     for micro_batch in (1, 3):
         with pytest.raises(ValueError, match=CHANGES):
-            jax.jit(objective_of(predict, micro_batch=micro_batch).value)(PARAMS)
+            jax.jit(objective_of(predict, reduction=in_parts(micro_batch)).value)(PARAMS)
     with pytest.raises(ValueError, match=CHANGES):
         objective_of(predict).kink_pattern(PARAMS)
 
@@ -90,7 +90,7 @@ def test_the_check_sees_all_kinds_of_dependence(predict, samples):
     for micro_batch in (None, 1):
         objective = tw.Objective(
             predict, tw.losses.squared_error, INPUTS[:samples], TARGETS[:samples],
-            micro_batch=micro_batch,
+            reduction=in_parts(micro_batch),
         )  # fmt: skip
         with pytest.raises(ValueError, match=CHANGES):
             objective.check(PARAMS)
@@ -111,7 +111,7 @@ def test_losses_that_depend_on_other_samples():
     assert float(objective_of(plain, ranking, whole_batch=True, params=PARAMS).value(PARAMS)) == (
         pytest.approx(whole)
     )
-    split = objective_of(plain, ranking, micro_batch=2)
+    split = objective_of(plain, ranking, reduction=tw.objectives.MicroBatches(2))
     for way in (split.value, jax.jit(split.value), split.gradient, split.check):
         with pytest.raises(ValueError, match="loss: a sample's loss changes with the other samp"):
             way(PARAMS)
@@ -154,8 +154,8 @@ def test_the_whole_batch_is_a_function_of_the_parameters():
 
 
 def test_what_the_whole_batch_has_not():
-    with pytest.raises(ValueError, match=r"micro_batch: 4 samples .*whole_batch=True"):
-        objective_of(batch_normalised, micro_batch=4, whole_batch=True)
+    with pytest.raises(ValueError, match=r"reduction: 4 samples .*whole_batch=True"):
+        objective_of(batch_normalised, reduction=tw.objectives.MicroBatches(4), whole_batch=True)
     with pytest.raises(TypeError, match="whole_batch: expected True or False, got 1"):
         objective_of(batch_normalised, whole_batch=1)
     objective = objective_of(batch_normalised, whole_batch=True)
@@ -244,7 +244,7 @@ def normalised_by_itself(params, inputs):
 )
 def test_independent_samples_are_split(predict):
     params = jnp.array([[0.3], [0.4], [0.5]])
-    split = objective_of(predict, micro_batch=3)
+    split = objective_of(predict, reduction=tw.objectives.MicroBatches(3))
     split.check(params)
     whole = np.mean((np.asarray(predict(params, INPUTS)) - TARGETS) ** 2) / 2
     assert float(jax.jit(split.value)(params)) == pytest.approx(whole, rel=1e-12)
@@ -254,10 +254,15 @@ def test_samples_of_integers():
     tokens, table = np.array([[0, 2], [1, 1], [3, 0], [2, 2]]), jnp.arange(8.0).reshape(4, 2)
     options = {"loss": tw.losses.squared_error, "inputs": tokens, "targets": np.ones((4, 2))}
     whole, split = (
-        tw.Objective(lambda p, t: p[t].sum(axis=1), micro_batch=m, **options) for m in (None, 3)
+        tw.Objective(lambda p, t: p[t].sum(axis=1), reduction=in_parts(m), **options)
+        for m in (None, 3)
     )
     assert float(jax.jit(split.value)(table)) == pytest.approx(float(whole.value(table)))
-    mixed = tw.Objective(lambda p, t: p[t].sum(axis=(0, 1)) + p[t[:, 0]], micro_batch=3, **options)
+    mixed = tw.Objective(
+        lambda p, t: p[t].sum(axis=(0, 1)) + p[t[:, 0]],
+        reduction=tw.objectives.MicroBatches(3),
+        **options,
+    )
     with pytest.raises(ValueError, match=CHANGES):
         jax.jit(mixed.value)(table)
 
@@ -269,7 +274,7 @@ def test_it_is_tried_once():
         calls.append(len(inputs))
         return inputs @ params
 
-    objective = objective_of(predict, micro_batch=4)
+    objective = objective_of(predict, reduction=tw.objectives.MicroBatches(4))
     objective.value(PARAMS)
     first, calls[:] = list(calls), []
     objective.value(2 * PARAMS)
@@ -281,12 +286,14 @@ def test_what_cannot_be_tried_is_refused():
     def never_finite(params, inputs):
         return jnp.log(-1 - jnp.abs(inputs @ params))
 
-    objective = objective_of(never_finite, micro_batch=4)
-    with pytest.raises(ValueError, match=r"predict: not finite on random numbers.*micro_batch"):
+    objective = objective_of(never_finite, reduction=tw.objectives.MicroBatches(4))
+    with pytest.raises(ValueError, match=r"predict: not finite on random numbers.*micro-batches"):
         jax.jit(objective.value)(PARAMS)
 
     def value(shift, micro_batch):
-        return objective_of(lambda p, x: x @ p + shift, micro_batch=micro_batch).value(PARAMS)
+        return objective_of(lambda p, x: x @ p + shift, reduction=in_parts(micro_batch)).value(
+            PARAMS
+        )
 
     assert float(jax.jit(value, static_argnums=1)(0.0, None)) == pytest.approx(
         float(objective_of(plain).value(PARAMS))
@@ -303,7 +310,10 @@ def test_a_loss_with_arrays_of_its_own():
             return (predictions - targets) ** 2 @ self.weights
 
     loss = Weighted(jnp.array([2.0]))
-    whole, split = objective_of(plain, loss), objective_of(plain, loss, micro_batch=3)
+    whole, split = (
+        objective_of(plain, loss),
+        objective_of(plain, loss, reduction=tw.objectives.MicroBatches(3)),
+    )
     found = eqx.filter_jit(lambda o, p: o.value(p))(split, PARAMS)
     assert float(found) == pytest.approx(float(whole.value(PARAMS)))
 

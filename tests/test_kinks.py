@@ -8,7 +8,14 @@ import pytest
 
 import thalweg as tw
 from tests.oracles import sliding
-from tests.problems import landscape, leaky_network, random_weights, small_data, tanh_network
+from tests.problems import (
+    in_parts,
+    landscape,
+    leaky_network,
+    random_weights,
+    small_data,
+    tanh_network,
+)
 
 
 def relu_network(params, inputs):
@@ -84,7 +91,7 @@ def test_mean_gradient_against_brute_force(name, micro_batch):
         objective.loss,
         objective.inputs,
         objective.targets,
-        micro_batch=micro_batch,
+        reduction=in_parts(micro_batch),
     )
     displacement = jax.tree.map(
         lambda p, q: 0.01 * q, params, random_weights_like(params, jr.key(1))

@@ -14,7 +14,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import thalweg as tw
-from tests.problems import small_data, small_objective
+from tests.problems import in_parts, small_data, small_objective
 
 
 def predict(params, inputs):
@@ -38,7 +38,7 @@ def problem(loss="squared_error", micro_batch=None, dtype=float):
     targets = np.arange(12) % 2 if loss == "cross_entropy" else jnp.asarray(targets, dtype)
     return tw.Objective(
         predict, getattr(tw.losses, loss), jnp.asarray(inputs, dtype), targets,
-        micro_batch=micro_batch,
+        reduction=in_parts(micro_batch),
     )  # fmt: skip
 
 
@@ -144,7 +144,11 @@ def temporary_bytes(samples, micro_batch):
     network = tw.networks.fully_connected([8, 64, 1], key=jr.key(0))
     inputs = np.ones((samples, 8))
     objective = tw.Objective(
-        tw.networks.apply, tw.losses.squared_error, inputs, inputs[:, :1], micro_batch=micro_batch
+        tw.networks.apply,
+        tw.losses.squared_error,
+        inputs,
+        inputs[:, :1],
+        reduction=in_parts(micro_batch),
     )
     # A Hessian-vector product holds on to everything that a gradient does, and to its derivative.
     compiled = jax.jit(lambda o, p: o.hvp(p, p)).lower(objective, network).compile()
@@ -190,7 +194,7 @@ def test_linear_least_squares(micro_batch):
     rng = np.random.default_rng(2)
     x, y, w, v = rng.normal(size=(12, 4)), rng.normal(size=12), *rng.normal(size=(2, 4))
     objective = tw.Objective(
-        lambda p, inputs: inputs @ p, tw.losses.squared_error, x, y, micro_batch=micro_batch
+        lambda p, inputs: inputs @ p, tw.losses.squared_error, x, y, reduction=in_parts(micro_batch)
     )
     params = jnp.asarray(w)
     residual = x @ w - y
@@ -220,7 +224,7 @@ def test_predictions_of_any_shape(micro_batch):
     targets = np.zeros((6, 3, 2))
     objective = tw.Objective(
         lambda p, x: jnp.sin(x[:, :, None] * p), tw.losses.squared_error, inputs, targets,
-        micro_batch=micro_batch, params=jnp.array([1.0, 2.0]),
+        reduction=in_parts(micro_batch), params=jnp.array([1.0, 2.0]),
     )  # fmt: skip
     params = jnp.array([1.0, 2.0])
     expected = np.sin(inputs[:, :, None] * np.array([1.0, 2.0]))

@@ -24,10 +24,8 @@ from tests.problems import random_weights, small_data, small_objective, tanh_net
         ({"targets": None}, (TypeError, ValueError), r"targets"),
         ({"predict": 3}, TypeError, r"predict: expected a function, got int"),
         ({"loss": "squared_error"}, TypeError, r"loss: expected a function, got str"),
-        ({"micro_batch": 0}, ValueError, r"micro_batch: .*got 0"),
-        ({"micro_batch": -4}, ValueError, r"micro_batch: .*got -4"),
-        ({"micro_batch": 2.5}, ValueError, r"micro_batch: .*got 2.5"),
-        ({"micro_batch": True}, ValueError, r"micro_batch: .*got True"),
+        ({"reduction": 50}, TypeError, r"reduction: expected a reduction, got int"),
+        ({"reduction": tw.objectives.MicroBatches}, TypeError, r"got the class MicroBatches"),
     ],
 )
 def test_construction_refuses(change, error, message):
@@ -181,7 +179,7 @@ def test_the_check_keeps_to_the_micro_batch():
     inputs, targets = small_data()
     tw.Objective(
         predict, tw.losses.squared_error, inputs, targets,
-        micro_batch=np.int64(4), params=random_weights((3, 5, 2)),
+        reduction=tw.objectives.MicroBatches(np.int64(4)), params=random_weights((3, 5, 2)),
     )  # fmt: skip
     assert max(seen) <= 4
 

@@ -112,7 +112,7 @@ def test_activation_flips_against_a_loop(name, micro_batch):
     if name == "max-pool":
         params = [params[0], params[1][:, ::2]]
     objective = tw.Objective(
-        predict, tw.losses.squared_error, inputs, targets, micro_batch=micro_batch
+        predict, tw.losses.squared_error, inputs, targets, reduction=problems.in_parts(micro_batch)
     )
     run = tw.descend(tw.GradientDescent(0.1), objective, params, 60, save_every=6)
     flips = tw.observe(run, flips=tw.observables.ActivationFlips()).observables["flips"]
@@ -232,7 +232,7 @@ def test_sliding_pairs_keeps_single_precision():
         objective.loss,
         objective.inputs.astype(jnp.float32),
         objective.targets.astype(jnp.float32),
-        micro_batch=1,
+        reduction=tw.objectives.MicroBatches(1),
     )
     assert observable(objective, jnp.array([[0.0, 0.5]], jnp.float32)) == 1
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import thalweg as tw
+from tests.problems import in_parts
 from thalweg._precision import jit
 from thalweg._trees import tree_dot
 
@@ -46,7 +47,7 @@ def test_derivatives_are_computed_in_full_precision(micro_batch):
         objective.loss,
         objective.inputs,
         objective.targets,
-        micro_batch=micro_batch,
+        reduction=in_parts(micro_batch),
     )
     cotangent = jnp.ones((6, 2), jnp.float32)
     vector = [jr.normal(jr.key(0), p.shape, p.dtype) for p in params]

@@ -32,7 +32,11 @@ def problem(name, samples=7):
     inputs = np.random.default_rng(0).normal(size=(samples, *SHAPES[name]))
     targets = np.zeros(jax.eval_shape(tw.networks.apply, network, inputs).shape)
     objective = tw.Objective(
-        tw.networks.apply, tw.losses.squared_error, inputs, targets, micro_batch=3
+        tw.networks.apply,
+        tw.losses.squared_error,
+        inputs,
+        targets,
+        reduction=tw.objectives.MicroBatches(3),
     )
     return objective, network
 

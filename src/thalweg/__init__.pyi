@@ -7,6 +7,7 @@ from . import kernels as kernels
 from . import linear_networks as linear_networks
 from . import losses as losses
 from . import networks as networks
+from . import objectives as objectives
 from . import observables as observables
 from . import solvers as solvers
 from . import study as study
@@ -32,7 +33,10 @@ from .flows import integrate as integrate
 from .kernels import predicted_rate as predicted_rate
 from .kernels import predicted_run as predicted_run
 from .kernels import rate as rate
-from .objective import Objective as Objective
+from .objectives import AbstractObjective as AbstractObjective
+from .objectives import FunctionObjective as FunctionObjective
+from .objectives import Objective as Objective
+from .objectives import Penalised as Penalised
 from .observables import observe as observe
 from .optimizers import GradientDescent as GradientDescent
 from .optimizers import HeavyBall as HeavyBall

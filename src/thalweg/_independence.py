@@ -29,7 +29,7 @@ def check_independent(
         raise ValueError(
             f"{field}: a sample's {_result(field)} changes with the other samples in the batch."
             " Switch layers such as batch normalisation to inference, or pass `whole_batch=True`"
-            " (without `micro_batch`): the landscape is then that of all samples together."
+            " (without micro-batches): the landscape is then that of all samples together."
         )
 
 
@@ -65,13 +65,13 @@ def _try(field, function, structure, kinds, samples) -> None:
                 raise ValueError(
                     f"{field}: holds values that JAX is tracing, so that it cannot be tried whether"
                     f" a sample's {_result(field)} changes with the other samples. Make the"
-                    " objective outside of the function that is traced, or without `micro_batch`."
+                    " objective outside of the function that is traced, or without micro-batches."
                 )
             if np.isfinite(np.asarray(whole)).all():
                 return check_independent(field, tried, whole, *rows)
     raise ValueError(
         f"{field}: not finite on random numbers, so that it cannot be tried whether a sample's"
-        f" {_result(field)} changes with the other samples. Leave out `micro_batch`."
+        f" {_result(field)} changes with the other samples. Leave out micro-batches."
     )
 
 

@@ -13,7 +13,7 @@ from ._newton import DENSE, eigenbasis
 from ._precision import jit
 from ._trees import tree_size
 from .curvature import Eigenvalues
-from .objective import Objective
+from .objectives import AbstractObjective
 
 # The parameters are moved about by a rounding so many times, and what that does to the gradient is
 # multiplied, to see what is rounding alone.
@@ -77,7 +77,7 @@ class Modes(NamedTuple):
 
 
 def modes(
-    objective: Objective, point: PyTree, slopes: Float[Array, "rows n"], found: Eigenvalues
+    objective: AbstractObjective, point: PyTree, slopes: Float[Array, "rows n"], found: Eigenvalues
 ) -> Modes:
     """The modes at `point`: all of them up to 200 parameters, those that were `found` beyond.
 
@@ -98,7 +98,7 @@ def modes(
 
 
 @jit
-def gradient_and_rounding(objective: Objective, params: PyTree) -> Float[Array, "rows n"]:
+def gradient_and_rounding(objective: AbstractObjective, params: PyTree) -> Float[Array, "rows n"]:
     """The gradient and, in further rows, how it changes when all parameters move by a rounding."""
     flat, unravel = ravel_pytree(params)
     eps = jnp.finfo(flat.dtype).eps

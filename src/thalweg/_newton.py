@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ._precision import jit
 from ._trees import tree_axpy, tree_dtype, tree_norm, tree_size, tree_sub
-from .objective import Objective
+from .objectives import AbstractObjective
 
 # Up to this many parameters Newton's equations are solved with the whole Hessian.
 DENSE = 200
@@ -33,7 +33,7 @@ class Newton(NamedTuple):
 
 
 def newton(
-    objective: Objective,
+    objective: AbstractObjective,
     params: PyTree,
     norm: float,
     rate: float,
@@ -72,14 +72,14 @@ def newton(
 
 
 @jit
-def gradient_norm_at(objective: Objective, params: PyTree) -> Float[Array, ""]:
+def gradient_norm_at(objective: AbstractObjective, params: PyTree) -> Float[Array, ""]:
     """The Euclidean norm of the gradient. Costs 1 gradient."""
     return tree_norm(objective.gradient(params))
 
 
 @jit
 def eigenbasis(
-    objective: Objective, params: PyTree
+    objective: AbstractObjective, params: PyTree
 ) -> tuple[Float[Array, "n"], Float[Array, "n n"]]:
     """All eigenvalues of the Hessian and, in columns, its eigenvectors. Costs 2 n gradients."""
     return _eigenbasis(objective, params)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from ._checks import check_positive, check_positive_integer
 from ._precision import jit
 from ._trees import tree_norm, tree_stack
-from .objective import Objective
+from .objectives import AbstractObjective, AbstractSupervised, check_objective
 from .trajectory import Trajectory
 
 # A pair that the flow crosses changes its side once, and twice if the flow turns round.
@@ -27,29 +27,32 @@ _CHATTERS = 3
 class RememberingObservable(Protocol):
     """An observable that is handed what it remembered at the saved time before."""
 
-    def initial(self, objective: Objective, params: PyTree) -> PyTree:
+    def initial(self, objective: AbstractObjective, params: PyTree) -> PyTree:
         """The memory at the first saved time."""
         ...
 
-    def __call__(self, objective: Objective, params: PyTree, memory: PyTree) -> tuple[Any, PyTree]:
+    def __call__(
+        self, objective: AbstractObjective, params: PyTree, memory: PyTree
+    ) -> tuple[Any, PyTree]:
         """The value, and the memory for the next saved time."""
         ...
 
 
-def gradient_norm(objective: Objective, params: PyTree) -> Float[Array, ""]:
+def gradient_norm(objective: AbstractObjective, params: PyTree) -> Float[Array, ""]:
     """Euclidean norm of the gradient over all parameters. Costs 1 gradient."""
     return tree_norm(objective.gradient(params))
 
 
-def parameter_norm(objective: Objective, params: PyTree) -> Float[Array, ""]:
+def parameter_norm(objective: AbstractObjective, params: PyTree) -> Float[Array, ""]:
     """Euclidean norm of all parameters."""
     return tree_norm(params)
 
 
-def accuracy(objective: Objective, params: PyTree) -> Float[Array, ""]:
+def accuracy(objective: AbstractObjective, params: PyTree) -> Float[Array, ""]:
     """Fraction of samples whose largest output is the labelled (or one-hot) class."""
-    guess = jnp.argmax(objective.predictions(params), axis=-1)
-    targets = objective.targets
+    known = check_objective(objective, AbstractSupervised, what="accuracy")
+    guess = jnp.argmax(known.predictions(params), axis=-1)
+    targets = known.targets
     labels = targets if jnp.issubdtype(targets.dtype, jnp.integer) else jnp.argmax(targets, axis=-1)
     return jnp.mean(guess == labels)
 
@@ -72,12 +75,14 @@ class ActivationFlips(eqx.Module):
     **Raises:** ValueError for a network without kinks that can be seen (loops are not looked into).
     """
 
-    def initial(self, objective: Objective, params: PyTree) -> list[Bool[Array, "samples ..."]]:
+    def initial(
+        self, objective: AbstractObjective, params: PyTree
+    ) -> list[Bool[Array, "samples ..."]]:
         """The pattern at the first saved time."""
         return _pattern(objective, params)
 
     def __call__(
-        self, objective: Objective, params: PyTree, memory: list[Bool[Array, "samples ..."]]
+        self, objective: AbstractObjective, params: PyTree, memory: list[Bool[Array, "samples ..."]]
     ) -> tuple[Int[Array, ""], list[Bool[Array, "samples ..."]]]:
         """The number of entries that differ from `memory`, and the pattern at `params`."""
         pattern = _pattern(objective, params)
@@ -135,14 +140,14 @@ class SlidingPairs(eqx.Module):
                 f" {_CHATTERS}."
             )
 
-    def __call__(self, objective: Objective, params: PyTree) -> Int[Array, ""]:
+    def __call__(self, objective: AbstractObjective, params: PyTree) -> Int[Array, ""]:
         """The number of pairs that slide at `params`."""
         return _chattering(objective, params, jnp.asarray(self.step_size), int(self.steps))
 
 
 def observe(
     trajectory: Trajectory,
-    objective: Objective | None = None,
+    objective: AbstractObjective | None = None,
     **observables: Callable | RememberingObservable,
 ) -> Trajectory:
     """Evaluate observables at every saved time of a trajectory.
@@ -168,7 +173,7 @@ def observe(
     return eqx.tree_at(lambda t: t.observables, trajectory, added)
 
 
-def _along(trajectory: Trajectory, objective: Objective, observable: Any) -> PyTree:
+def _along(trajectory: Trajectory, objective: AbstractObjective, observable: Any) -> PyTree:
     points = [
         jax.tree.map(lambda leaf, i=i: leaf[i], trajectory.params)
         for i in range(len(trajectory.times))
@@ -183,12 +188,12 @@ def _along(trajectory: Trajectory, objective: Objective, observable: Any) -> PyT
 
 
 @jit
-def _observed(observable: Any, objective: Objective, params: PyTree) -> PyTree:
+def _observed(observable: Any, objective: AbstractObjective, params: PyTree) -> PyTree:
     return observable(objective, params)
 
 
 @jit
-def _pattern(objective: Objective, params: PyTree) -> list[Bool[Array, "samples ..."]]:
+def _pattern(objective: AbstractObjective, params: PyTree) -> list[Bool[Array, "samples ..."]]:
     """The side of every kink that `params` are on, for a network that has any."""
     pattern = objective.kink_pattern(params)
     if not pattern:
@@ -200,7 +205,9 @@ def _pattern(objective: Objective, params: PyTree) -> list[Bool[Array, "samples 
 
 
 @jit
-def _chattering(objective: Objective, params: PyTree, step_size: Array, steps: int) -> Array:
+def _chattering(
+    objective: AbstractObjective, params: PyTree, step_size: Array, steps: int
+) -> Array:
     """How many pairs change sides at least `_CHATTERS` times in steps of gradient descent."""
 
     def step(carry, _):

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from ._trees import tree_stack
-from .objective import Objective
+from .objectives import AbstractObjective
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Resumable(Protocol[State]):
         ...
 
     @property
-    def objective(self) -> Objective:
+    def objective(self) -> AbstractObjective:
         """The landscape it is followed on."""
         ...
 
@@ -140,7 +140,7 @@ class Trajectory(eqx.Module):
     status: Status = eqx.field(static=True)
     stats: Stats = eqx.field(static=True)
     dynamics: Any
-    objective: Objective | None = None
+    objective: AbstractObjective | None = None
     initial: PyTree = None
     limit: Any = None
 

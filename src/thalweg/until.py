@@ -9,7 +9,7 @@ from ._critical_point import CriticalPoint as CriticalPoint
 from ._look import Look
 from ._newton import gradient_norm_at, newton
 from .flows import Arrival, Momentum
-from .objective import Objective
+from .objectives import AbstractObjective
 
 # Newton's method is tried when the gradient has fallen to this part of what it was last tried at.
 _TRY_AGAIN = 0.03
@@ -23,7 +23,7 @@ class GradientNorm:
         self.tolerance = float(tolerance)
         self._last, self._doubt = math.inf, None
 
-    def start(self, objective: Objective, params: PyTree) -> int:
+    def start(self, objective: AbstractObjective, params: PyTree) -> int:
         """Forget earlier flows. Costs a gradient."""
         self._first, self._doubt = params, None
         self._last = float(gradient_norm_at(objective, params))
@@ -31,7 +31,7 @@ class GradientNorm:
 
     def __call__(
         self,
-        objective: Objective,
+        objective: AbstractObjective,
         params: PyTree,
         error: float,
         rate: float,

@@ -14,7 +14,7 @@ from .._checks import check_instance, check_positive
 from .._precision import jit
 from .._trees import tree_norm
 from ..flows import GradientFlow
-from ..objective import Objective
+from ..objectives import AbstractObjective, check_objective
 from ..trajectory import Trajectory
 from ._certify_run import RunCertificate
 from ._evidence import Curvature, Evidence, Hypothesis, Intervals, listed
@@ -94,7 +94,7 @@ class Certificate(eqx.Module):
 
 
 def certify(
-    objective: Objective,
+    objective: AbstractObjective,
     flow: Trajectory | RunCertificate,
     *,
     epsilon: float,
@@ -138,7 +138,7 @@ def certify(
         in Neural Information Processing Systems, 2021; Hairer, Nørsett and Wanner, Solving Ordinary
         Differential Equations I (1993), section I.10.
     """
-    check_instance(objective, Objective, "objective", "an Objective")
+    check_objective(objective)
     check_positive(epsilon, "epsilon")
     path = _path_of(flow)
     _check_same(objective, flow.objective, _row(path.params, 0))
@@ -167,7 +167,9 @@ def certify(
     )
 
 
-def _check_same(objective: Objective, other: Objective | None, params: PyTree) -> None:
+def _check_same(
+    objective: AbstractObjective, other: AbstractObjective | None, params: PyTree
+) -> None:
     """Refuse an objective that is not that of the flow, as far as one value tells."""
     if other is None or other is objective:
         return
@@ -248,7 +250,7 @@ def _best(tube: Callable[[float], _Tube], epsilon: float, longest: float) -> _Tu
 class _Along:
     """Bounds along a path in tubes of any radius, and what they cost so far."""
 
-    def __init__(self, objective: Objective, path: _Path, evidence: Evidence):
+    def __init__(self, objective: AbstractObjective, path: _Path, evidence: Evidence):
         self.objective, self.path, self.evidence = objective, path, evidence
         self.rows = [_row(path.params, i) for i in range(len(path.times))]
         facts = [_facts(objective, row) for row in self.rows]

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PyTree
 from .._checks import check_instance, check_positive_integer
 from .._precision import jit
 from .._trees import tree_axpy, tree_dtype, tree_norm, tree_stack, tree_sub
-from ..objective import Objective
+from ..objectives import AbstractObjective, check_objective
 from ..optimizers import GradientDescent
 from ..trajectory import Trajectory
 from ._evidence import Curvature, Evidence, Hypothesis, Intervals, listed
@@ -48,7 +48,7 @@ class RunCertificate(eqx.Module):
     turning: float
     params: PyTree[Float[Array, "looks ..."]]
     gradients: int
-    objective: Objective
+    objective: AbstractObjective
 
     @property
     def times(self) -> Float[np.ndarray, "steps + 1"]:
@@ -99,7 +99,7 @@ class RunCertificate(eqx.Module):
 
 
 def certify_run(
-    objective: Objective,
+    objective: AbstractObjective,
     run: Trajectory,
     *,
     evidence: Evidence | None = None,
@@ -139,7 +139,7 @@ def certify_run(
         Elkabetz and Cohen, "Continuous vs. discrete optimization of deep neural networks", Advances
         in Neural Information Processing Systems, 2021.
     """
-    check_instance(objective, Objective, "objective", "an Objective")
+    check_objective(objective)
     check_instance(run, Trajectory, "run", "a Trajectory")
     if not isinstance(run.dynamics, GradientDescent) or run.steps is None:
         raise TypeError(
@@ -231,7 +231,7 @@ class _Stretch(eqx.Module):
 class _Walker(eqx.Module):
     """Solves the inequality over one stretch after the other."""
 
-    objective: Objective
+    objective: AbstractObjective
     evidence: Evidence
     step: float
     eps: float

@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +14,7 @@ from .._precision import jit
 from .._trees import tree_dtype, tree_norm, tree_sub
 from ..flows import Flow
 from ..flows._base import SecondOrderFlow
-from ..objective import Objective
+from ..objectives import AbstractObjective
 from ..optimizers import Optimizer
 from ..trajectory import Trajectory
 
@@ -98,14 +97,6 @@ def row(params: PyTree, i: int) -> PyTree:
     return jax.tree.map(lambda x: x[i], params)
 
 
-def same_landscape(a: Objective, b: Objective) -> bool:
-    """Whether two objectives have the same prediction function, loss and data."""
-    if a is b:
-        return True
-    parts = ((o.loss, o.inputs, o.targets) for o in (a, b))
-    return bool(a.predict == b.predict and eqx.tree_equal(*parts))
-
-
 def _check_structures(run: Trajectory, flow: Trajectory) -> None:
     if jax.tree.structure(run.params) != jax.tree.structure(flow.params):
         raise ValueError("params: the two trajectories' parameters have different structures.")
@@ -138,7 +129,7 @@ def _check_landscapes(run: Trajectory, flow: Trajectory) -> None:
             # Both have recorded the loss where they start.
             _check_losses([float(run.loss[0])], [float(flow.loss[0])], _tolerance(run, flow))
         return
-    if same_landscape(a, b):
+    if a.same(b):
         return
     # Functions that were written twice, or samples in another order: only values can tell.
     points = [row(flow.params, 0), row(flow.params, -1), row(run.params, -1)]
@@ -175,7 +166,7 @@ def _tolerance(run: Trajectory, flow: Trajectory) -> float:
     kinds = {run.loss.dtype, flow.loss.dtype}
     for objective in (run.objective, flow.objective):
         if objective is not None:
-            kinds |= {objective.inputs.dtype, objective.targets.dtype}
+            kinds |= {array.dtype for array in objective.data}
     floating = [kind for kind in kinds if jnp.issubdtype(kind, jnp.floating)]
     return max(float(jnp.finfo(kind).eps) for kind in floating) ** 0.5
 
@@ -264,5 +255,5 @@ def _named(optimizer: Optimizer) -> str:
 
 
 @jit
-def _value_and_gradient(objective: Objective, params: PyTree):
+def _value_and_gradient(objective: AbstractObjective, params: PyTree):
     return objective.value_and_gradient(params)

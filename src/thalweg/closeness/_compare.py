@@ -13,7 +13,7 @@ from .._checks import check_instance
 from .._precision import jit
 from .._trees import tree_norm, tree_scale, tree_sub
 from ..flows import Flow
-from ..objective import Objective
+from ..objectives import AbstractObjective, check_objective, supervised
 from ..trajectory import Trajectory
 from ._comparable import check_comparable, row, shortcomings, start_of
 
@@ -39,8 +39,8 @@ class Comparison(eqx.Module):
       over the root of the number of samples.
     - `notes`: what makes these numbers doubtful or NaN, in sentences; see `compare`.
 
-    `loss_error`, `prediction_distance` and `prediction_error` are `None` where no objective is
-    known.
+    `loss_error` is `None` where no objective is known; `prediction_distance` and `prediction_error`
+    are also where it has no predictions.
     """
 
     times: Float[Array, "times"]
@@ -55,7 +55,9 @@ class Comparison(eqx.Module):
     notes: tuple[str, ...] = eqx.field(static=True, default=())
 
 
-def compare(run: Trajectory, flow: Trajectory, objective: Objective | None = None) -> Comparison:
+def compare(
+    run: Trajectory, flow: Trajectory, objective: AbstractObjective | None = None
+) -> Comparison:
     """Distances between a run and a flow in parameters, loss and predictions.
 
         run = tw.descend(optimizer, objective, params, steps=1000, save_every=100)
@@ -107,7 +109,7 @@ def compare(run: Trajectory, flow: Trajectory, objective: Objective | None = Non
     check_instance(run, Trajectory, "run", "a Trajectory")
     check_instance(flow, Trajectory, "flow", "a Trajectory")
     if objective is not None:
-        check_instance(objective, Objective, "objective", "an Objective")
+        check_objective(objective)
     notes = check_comparable(run, flow)
     for note in notes:
         warnings.warn(note, UserWarning, stacklevel=2)
@@ -126,12 +128,14 @@ def compare(run: Trajectory, flow: Trajectory, objective: Objective | None = Non
     loss_error = prediction_distance = prediction_error = None
     known = objective or flow.objective or run.objective
     if known is not None:
-        rows = [
-            _in_prediction_space(known, row(a, i), row(b, i), error[i]) for i in range(len(ours))
-        ]
-        measured, loss_error, prediction_distance, prediction_error = (
-            jnp.stack(column) for column in zip(*rows, strict=True)
-        )
+        predicting = supervised(known)
+        points = [(row(a, i), row(b, i), error[i]) for i in range(len(ours))]
+        if predicting is None:
+            rows = [_in_loss(known, *point) for point in points]
+            measured, loss_error = _columns(rows)
+        else:
+            rows = [_in_prediction_space(known, predicting, *point) for point in points]
+            measured, loss_error, prediction_distance, prediction_error = _columns(rows)
         if objective is not None:
             loss_difference = measured
     notes += shortcomings(run, flow, ours, bool(travelled == 0))
@@ -180,29 +184,56 @@ def _moved(flow: Trajectory, rows: PyTree) -> Array:
     return _rowwise(tree_norm, tree_sub(rows, jax.tree.map(lambda x: x[None], start)))
 
 
+def _columns(rows: list[tuple[Array, ...]]) -> list[Array]:
+    return [jnp.stack(column) for column in zip(*rows, strict=True)]
+
+
 def _rowwise(function: Any, params: PyTree) -> Array:
     return jax.vmap(function)(params)
 
 
 @jit
-def _in_prediction_space(objective, run, flow, error):
+def _in_loss(objective, run, flow, error):
+    """Difference of losses and its error bar, without predictions."""
+    difference = objective.value(run) - objective.value(flow)
+    gradient = objective.gradient(flow)
+    curvature = _largest(lambda v: objective.hvp(flow, v), gradient)
+    return difference, _loss_error(gradient, curvature, error)
+
+
+@jit
+def _in_prediction_space(objective, predicting, run, flow, error):
     """Difference of losses, its error bar, distance of predictions, and its error bar."""
     difference = objective.value(run) - objective.value(flow)
-    apart = objective.predictions(run) - objective.predictions(flow)
-    distance = jnp.sqrt(jnp.sum(apart**2) / objective.samples)
+    apart = predicting.predictions(run) - predicting.predictions(flow)
+    distance = jnp.sqrt(jnp.sum(apart**2) / predicting.samples)
+    gradient = objective.gradient(flow)
+    # Divided before the transposed product, lest it overflow.
+    square = _largest(
+        lambda v: predicting.vjp(flow, predicting.jvp(flow, v) / predicting.samples), gradient
+    )
+    return difference, _loss_error(gradient, square, error), distance, jnp.sqrt(square) * error
+
+
+def _loss_error(gradient, curvature, error):
+    """First order and second."""
+    return tree_norm(gradient) * error + 0.5 * curvature * error**2
+
+
+def _largest(product, gradient):
+    """The eigenvalue of largest size of a symmetric operator, by power iteration.
+
+    Started from the gradient: where the error is likely to point, and never orthogonal to all.
+    """
 
     def iterate(carry, _):
         direction, _ = carry
-        image = objective.vjp(flow, objective.jvp(flow, direction))
-        size = tree_norm(image) / objective.samples
-        shrink = 1 / (objective.samples * jnp.where(size > 0, size, 1))
-        return (tree_scale(shrink, image), size), None
+        image = product(direction)
+        size = tree_norm(image)
+        return (tree_scale(1 / jnp.where(size > 0, size, 1), image), size), None
 
-    # Started from the gradient: where the error is likely to point, and never orthogonal to all.
-    gradient = objective.gradient(flow)
     steepness = tree_norm(gradient)
     seed = jax.tree.map(lambda g: g / jnp.where(steepness > 0, steepness, 1) + 1e-3, gradient)
     seed = tree_scale(1 / tree_norm(seed), seed)
-    (_, square), _ = jax.lax.scan(iterate, (seed, jnp.zeros_like(steepness)), length=_ROUNDS)
-    loss_error = steepness * error + 0.5 * square * error**2
-    return difference, loss_error, distance, jnp.sqrt(square) * error
+    (_, size), _ = jax.lax.scan(iterate, (seed, jnp.zeros_like(steepness)), length=_ROUNDS)
+    return size

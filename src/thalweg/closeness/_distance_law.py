@@ -11,10 +11,10 @@ from jaxtyping import Array, Float, PyTree
 from .._checks import check_instance, check_positive, check_positive_integer
 from .._trees import tree_dot
 from ..flows import integrate
-from ..objective import Objective
+from ..objectives import AbstractObjective, check_objective
 from ..optimizers import Optimizer
 from ..trajectory import Stats, Status
-from ._error_flow import error_flow, extended
+from ._error_flow import Extended, error_flow
 
 
 class DistanceLaw(eqx.Module):
@@ -91,7 +91,7 @@ class DistanceLaw(eqx.Module):
 
 def predicted_distance(
     optimizer: Optimizer,
-    objective: Objective,
+    objective: AbstractObjective,
     params: PyTree,
     *,
     save_at: Any = None,
@@ -129,7 +129,7 @@ def predicted_distance(
         asymptotic expansion of the global error. For heavy ball and Nesterov's method derived here.
     """
     check_instance(optimizer, Optimizer, "optimizer", "an Optimizer")
-    check_instance(objective, Objective, "objective", "an Objective")
+    check_objective(objective)
     check_positive_integer(order, "order")
     flow = error_flow(optimizer, order)
     if objective.kinks(params).exist:
@@ -139,7 +139,7 @@ def predicted_distance(
         )
     start = params, *(jax.tree.map(jnp.zeros_like, params) for _ in range(order))
     found = integrate(
-        flow, extended(objective), start, save_at=save_at, t1=t1, rtol=rtol, atol=atol
+        flow, Extended(objective), start, save_at=save_at, t1=t1, rtol=rtol, atol=atol
     )
     points, *terms = found.params
     stats = found.stats

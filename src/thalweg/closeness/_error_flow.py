@@ -1,54 +1,53 @@
 """A flow together with the errors of a method that discretises it, by order in its step."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
 
 from .._trees import tree_axpy
 from ..flows import Flow
-from ..objective import Objective
+from ..objectives import AbstractObjective
 from ..optimizers import GradientDescent, Optimizer
 
 
-@dataclass(frozen=True)
-class _OfFirst:
-    """The predictions of the first of several PyTrees."""
+class Extended(AbstractObjective):
+    """A landscape for parameters followed by errors, on which it does not depend."""
 
-    predict: Callable[[PyTree, Array], Array]
+    objective: AbstractObjective
 
-    def __call__(self, parts: tuple[PyTree, ...], inputs: Array) -> Array:
-        return self.predict(parts[0], inputs)
+    def value(self, params):
+        return self.objective.value(params[0])
+
+    def gradient(self, params):
+        return self._beside_errors(self.objective.gradient(params[0]), params)
+
+    def value_and_gradient(self, params):
+        value, gradient = self.objective.value_and_gradient(params[0])
+        return value, self._beside_errors(gradient, params)
+
+    def hvp(self, params, vector):
+        return self._beside_errors(self.objective.hvp(params[0], vector[0]), params)
+
+    def along(self, displacement):
+        return Extended(self.objective.along(displacement[0]))
+
+    def kinks(self, params):
+        return self.objective.kinks(params[0])
+
+    def kink_pattern(self, params):
+        return self.objective.kink_pattern(params[0])
+
+    def check(self, params):
+        self.objective.check(params[0])
+
+    def _beside_errors(self, first, params):
+        return first, *(jax.tree.map(jnp.zeros_like, errors) for errors in params[1:])
 
 
-def extended(objective: Objective) -> Objective:
-    """The same landscape for parameters followed by errors, which do not count."""
-    return Objective(
-        _OfFirst(objective.predict),
-        objective.loss,
-        objective.inputs,
-        objective.targets,
-        micro_batch=objective.micro_batch,
-        whole_batch=objective.whole_batch,
-    )
-
-
-class _First(eqx.Module):
-    """An extended landscape, for parameters alone again."""
-
-    objective: Objective
-    errors: tuple[PyTree, ...]
-
-    def gradient(self, params: PyTree) -> PyTree:
-        return self.objective.gradient((params, *self.errors))[0]
-
-    def hvp(self, params: PyTree, vector: PyTree) -> PyTree:
-        still = jax.tree.map(jnp.zeros_like, self.errors)
-        return self.objective.hvp((params, *self.errors), (vector, *still))[0]
+def _without_errors(objective: Any) -> AbstractObjective:
+    """The landscape of which an `Extended` one is made."""
+    return objective.objective
 
 
 class ErrorFlow(Flow):
@@ -57,7 +56,7 @@ class ErrorFlow(Flow):
     With h the time of a step, step k is at `theta(t) + h v(t) + O(h^2)`, `t = k h`. Where the
     flow's state y obeys `y' = F(t, y)`, v is the parameters' part of a solution of
     `e' = DF(t, y) e + source`, and the optimizer knows its source. Parameters are (parameters, v),
-    and what is of higher order, on an `extended` objective.
+    and what is of higher order, on an `Extended` objective.
     """
 
     optimizer: Optimizer
@@ -91,7 +90,7 @@ class GradientErrorFlow(ErrorFlow):
 
     def vector_field(self, t, state, objective):
         now, error = state
-        landscape: Any = _First(objective, (error,))
+        landscape = _without_errors(objective)
         _, _, of_bent = self.optimizer.error_source(t)
 
         def field(y):
@@ -119,7 +118,7 @@ class EulerErrorFlow(ErrorFlow):
 
     def vector_field(self, t, state, objective):
         now, first, second = state
-        landscape: Any = _First(objective, (first, second))
+        landscape = _without_errors(objective)
 
         def field(y):
             return self.base.vector_field(t, y, landscape)
@@ -157,7 +156,7 @@ class MomentumErrorFlow(ErrorFlow):
 
     def vector_field(self, t, state, objective):
         now, error = state
-        landscape: Any = _First(objective, (self.base.params(error),))
+        landscape = _without_errors(objective)
         of_acceleration, of_velocity, of_bent = self.optimizer.error_source(t)
         velocity = now[1]
 
@@ -173,13 +172,13 @@ class MomentumErrorFlow(ErrorFlow):
         return slope, (error[1], added)
 
     def first_time(self, objective, params, tolerance, latest):
-        landscape: Any = _First(objective, (params[1],))
+        landscape = _without_errors(objective)
         # Of the error's series two terms are known, as of the flow's, that start one power lower.
         return 0.5 * self.base.first_time(landscape, params[0], tolerance, latest)
 
     def early_state(self, objective, params, t):
-        start, error = params
-        landscape: Any = _First(objective, (error,))
+        start, _ = params
+        landscape = _without_errors(objective)
         state = self.base.early_state(landscape, start, t)
         if self.base.first_cost:
             return state, self._early_error(start, state, t)

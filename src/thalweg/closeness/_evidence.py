@@ -4,20 +4,19 @@ import abc
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import PRNGKeyArray, PyTree
 
 from .._checks import check_positive, check_positive_integer
 from .._precision import jit
-from .._trees import tree_axpy, tree_dtype, tree_norm, tree_random
+from .._trees import tree_axpy, tree_dtype, tree_random
 from ..curvature import ExtremeEigenvalues, lower_bound
 from ..curvature._bound import bound_at
 from ..curvature._chain import has_kinks
 from ..curvature._gradient_rounding import gradient_rounding
 from ..curvature._upper_bound import upper_bound_at
-from ..objective import Objective
+from ..objectives import AbstractObjective, Objective, check_objective
 
 How = Literal["closed form", "eigenvalue interval", "sampled", "assumed"]
 
@@ -59,25 +58,27 @@ class Evidence(eqx.Module):
     """How curvature in balls around points of a path is bounded."""
 
     @abc.abstractmethod
-    def check(self, objective: Objective, params: PyTree) -> None:
+    def check(self, objective: AbstractObjective, params: PyTree) -> None:
         """Whether this kind of evidence is to be had for a landscape.
 
         **Raises:** ValueError or TypeError, saying which hypothesis fails and what to do instead.
         """
 
     @abc.abstractmethod
-    def in_ball(self, objective: Objective, params: PyTree, radius: float) -> Curvature:
+    def in_ball(self, objective: AbstractObjective, params: PyTree, radius: float) -> Curvature:
         """Bounds in the ball of this radius around the parameters."""
 
     @abc.abstractmethod
-    def rounding(self, objective: Objective, params: PyTree, radius: float) -> tuple[float, int]:
+    def rounding(
+        self, objective: AbstractObjective, params: PyTree, radius: float
+    ) -> tuple[float, int]:
         """How far computed gradients in the ball may be from gradients, and the cost in gradients.
 
         A bound where the evidence covers balls; else a margin.
         """
 
     @abc.abstractmethod
-    def hypotheses(self, objective: Objective, params: PyTree) -> tuple[Hypothesis, ...]:
+    def hypotheses(self, objective: AbstractObjective, params: PyTree) -> tuple[Hypothesis, ...]:
         """What the bounds rest on."""
 
     @property
@@ -97,15 +98,17 @@ class ClosedForm(Evidence):
     network: Any
 
     def check(self, objective, params):
-        lower_bound(self.network, params, objective)
+        lower_bound(self.network, params, _with_data(objective))
 
     def in_ball(self, objective, params, radius):
+        objective = _with_data(objective)
         size = jnp.asarray(radius, float)
         bound = float(bound_at(params, objective, size).value)
         # Each of the two costs about as much as two gradients.
         return Curvature(-bound, float(upper_bound_at(params, objective, size)), 4)
 
     def rounding(self, objective, params, radius):
+        objective = _with_data(objective)
         return float(gradient_rounding(params, objective, jnp.asarray(radius, float))), 2
 
     def hypotheses(self, objective, params):
@@ -163,7 +166,7 @@ class Intervals(Evidence):
 
     def rounding(self, objective, params, radius):
         eps = float(jnp.finfo(tree_dtype(params)).eps)
-        return _ROUNDING * eps * float(_absolute_gradient(objective, params)), 1
+        return _ROUNDING * eps * float(_gradient_scale(objective, params)), 1
 
     def hypotheses(self, objective, params):
         return (
@@ -177,22 +180,13 @@ class Intervals(Evidence):
         return False
 
 
+def _with_data(objective: AbstractObjective) -> Objective:
+    return check_objective(objective, Objective, what="evidence in closed form")
+
+
 @jit
-def _absolute_gradient(objective, params):
-    """About the sum of absolute values that a gradient is computed from, sample by sample.
-
-    The loss's gradient in a prediction is itself a difference, of numbers as large as the
-    prediction is times what the loss curves.
-    """
-
-    def of_sample(pair):
-        x, y = (a[None] for a in pair)
-        outputs, back = jax.vjp(lambda p: objective.predict(p, x), params)
-        slope = jax.grad(lambda z: jnp.sum(objective.loss(z, y)))
-        steep, curved = jax.jvp(slope, (outputs,), (outputs,))
-        return tree_norm(back(jnp.abs(steep) + jnp.abs(curved))[0])
-
-    return objective.mean_of_sums(lambda x, y: jnp.sum(jax.lax.map(of_sample, (x, y))))
+def _gradient_scale(objective, params):
+    return objective.gradient_scale(params)
 
 
 @jit

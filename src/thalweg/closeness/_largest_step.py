@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 
 from .._checks import check_positive
 from ..flows import integrate
-from ..objective import Objective
+from ..objectives import AbstractObjective
 from ..optimizers import GradientDescent, Optimizer, descend
 from ._compare import compare
 from ._distance_law import DistanceLaw, predicted_distance
@@ -41,7 +41,7 @@ class LargestStep(eqx.Module):
 
 
 def largest_step(
-    objective: Objective,
+    objective: AbstractObjective,
     params: PyTree,
     epsilon: float,
     t1: float,

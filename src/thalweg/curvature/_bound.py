@@ -14,7 +14,7 @@ from .._precision import jit
 from .._trees import tree_dtype
 from ..losses import Loss
 from ..networks import FullyConnected
-from ..objective import Objective
+from ..objectives import Objective, check_objective
 from ._chain import bias_size, chain_of, layer_gain, layer_norm, layer_size, probes_of, signals
 from ._eigenvalues import Eigenvalues
 from ._rounding import rounding_unit, slope_size
@@ -356,6 +356,7 @@ def checked(network, params, objective):
                 f"network: the bound allows biases in the first layer only, and layer {i} has"
                 f" them (`bias=False` makes a network without any); {remedy}"
             )
+    objective = check_objective(objective, Objective, what="the closed-form bound")
     if not isinstance(objective.loss, Loss):
         raise TypeError(
             "objective: the bound is for the losses of `tw.losses`, of which it knows that they are"

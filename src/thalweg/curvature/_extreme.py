@@ -1,6 +1,6 @@
 """The extreme eigenvalues of the Hessian at one point, and along a trajectory."""
 
-from typing import Any, Protocol
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from .._checks import check_positive
 from .._precision import jit
 from .._trees import check_params, tree_size
+from ..objectives import AbstractObjective, check_objective
 from ._eigenvalues import Eigenvalues
 from ._lanczos import lanczos
 from ._products import Resolution
@@ -21,16 +22,8 @@ from ._wanted import Wanted, rows_needed
 _MAX_PRODUCTS = 1000
 
 
-class HasHessian(Protocol):
-    """What can be searched: an `Objective`, or anything else with Hessian-vector products."""
-
-    def hvp(self, params: PyTree, vector: PyTree) -> PyTree:
-        """The product with `vector`: linear, symmetric, and open to tracing by JAX."""
-        ...
-
-
 def extreme_eigenvalues(
-    objective: HasHessian,
+    objective: AbstractObjective,
     params: PyTree,
     largest: int = 1,
     smallest: int = 1,
@@ -51,7 +44,7 @@ def extreme_eigenvalues(
 
     **Arguments:**
 
-    - `objective`: an `Objective`, or anything else with a method `hvp(params, vector)`.
+    - `objective`: any objective; its Hessian-vector products are asked for.
     - `tolerance`: residuals to reach, relative to the largest absolute eigenvalue.
     - `start`: eigenvalues found nearby, or vectors with the structure of `params` and a leading
         axis. A random vector is mixed in all the same, so that a direction that none of them
@@ -76,11 +69,10 @@ def extreme_eigenvalues(
 
     **Raises:** ValueError for counts, tolerance, `max_products` or `basis_size` that make no
     sense, a start that does not fit, parameters that are not finite, or Hessian products that are
-    not finite; TypeError for parameters that are not floating-point arrays, and for an objective
-    without Hessian products.
+    not finite; TypeError for parameters that are not floating-point arrays, and for something
+    else than an objective.
     """
-    if not hasattr(objective, "hvp"):
-        raise TypeError(f"objective: expected an Objective, got {type(objective).__name__}.")
+    check_objective(objective)
     check_params(params)
     wanted = Wanted(_count(largest, "largest"), _count(smallest, "smallest"))
     _check_fit(wanted, params)
@@ -117,7 +109,7 @@ class ExtremeEigenvalues(eqx.Module):
         _count(self.smallest, "smallest")
         check_positive(self.tolerance, "tolerance")
 
-    def initial(self, objective: HasHessian, params: PyTree) -> "Carry":
+    def initial(self, objective: AbstractObjective, params: PyTree) -> "Carry":
         """What to carry into the first search: nothing found yet."""
         del objective
         check_params(params)
@@ -126,7 +118,7 @@ class ExtremeEigenvalues(eqx.Module):
         return Carry(vectors=vectors, searches=jnp.asarray(0))
 
     def __call__(
-        self, objective: HasHessian, params: PyTree, carry: "Carry"
+        self, objective: AbstractObjective, params: PyTree, carry: "Carry"
     ) -> tuple[Eigenvalues, "Carry"]:
         """The eigenvalues at `params`, and what to carry into the next search."""
         check_params(params)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._precision import jit
-from ..objective import Objective
+from ..objectives import Objective
 from ._bound import Passage, loss_gradient
 from ._chain import chain_of, layer_gain, probes_of
 from ._rounding import rounding_unit

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..losses import Loss
-from ..objective import Objective
+from ..objectives import Objective
 from ._chain import chain_of, probes_of
 
 # Operations beside those of matrix products, for each layer: scales, biases, slopes, means.

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._checks import check_positive
 from .._precision import jit
-from ..objective import Objective
+from ..objectives import Objective
 from ._bound import (
     Passage,
     chained,

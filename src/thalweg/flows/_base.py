@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._trees import tree_dtype, tree_norm, tree_sub
-from ..objective import Objective
+from ..objectives import AbstractObjective
 from ..solvers import Equation
 
 
@@ -58,7 +58,9 @@ class Flow(eqx.Module):
     def initial_state(self, params: PyTree) -> PyTree:
         """The state at time 0: the parameters, at rest."""
 
-    def first_time(self, objective: Objective, params: PyTree, tolerance: Any, latest: Any) -> Any:
+    def first_time(
+        self, objective: AbstractObjective, params: PyTree, tolerance: Any, latest: Any
+    ) -> Any:
         """When integration starts, for a flow that is singular at time 0; until then `early_state`.
 
         `tolerance` is an acceptable Euclidean distance to the exact flow, `latest` an upper limit.
@@ -66,7 +68,7 @@ class Flow(eqx.Module):
         """
         return jnp.zeros((), tree_dtype(params))
 
-    def early_state(self, objective: Objective, params: PyTree, t: Any) -> PyTree:
+    def early_state(self, objective: AbstractObjective, params: PyTree, t: Any) -> PyTree:
         """The state at a time up to `first_time`. Costs `early_cost`."""
         return self.initial_state(params)
 
@@ -90,7 +92,9 @@ class Flow(eqx.Module):
         return tree_norm(tree_sub(self.params(a), self.params(b)))
 
     @abc.abstractmethod
-    def vector_field(self, t: Float[Array, ""], state: PyTree, objective: Objective) -> PyTree:
+    def vector_field(
+        self, t: Float[Array, ""], state: PyTree, objective: AbstractObjective
+    ) -> PyTree:
         """The time derivative of the state. Costs one gradient."""
 
     def decay(self, eigenvalue: float) -> Decay:

@@ -10,7 +10,7 @@ import optimistix
 from jaxtyping import Array, PyTree
 
 from .._checks import check_instance
-from ..objective import Kinks, Objective
+from ..objectives import AbstractObjective, Kinks
 from ..solvers import BDF, RKC2, RKC4, AveragedMidpoint, StabilisedSolver, no_average
 from ._base import Flow
 from ._lean import LeanMethod
@@ -96,7 +96,7 @@ class _Along(eqx.Module):
 
     flow: Flow
 
-    def __call__(self, objective: Objective, displacement: PyTree[Array]):
+    def __call__(self, objective: AbstractObjective, displacement: PyTree[Array]):
         return objective.along(self.flow.params(displacement))
 
 

@@ -16,7 +16,7 @@ from .._trees import (
     tree_scale,
     tree_size,
 )
-from ..objective import Objective
+from ..objectives import AbstractObjective
 from ..trajectory import Status
 from ._base import Flow
 from ._march import overgrown
@@ -43,7 +43,7 @@ class Ahead(NamedTuple):
 @jit
 def ahead(
     flow: Flow,
-    objective: Objective,
+    objective: AbstractObjective,
     y: PyTree[Array],
     t: Float[Array, ""],
     rtol: float,

@@ -6,7 +6,7 @@ import diffrax
 from jaxtyping import Array, Float, PyTree
 
 from .._checks import check_instance, check_positive
-from ..objective import Objective
+from ..objectives import AbstractObjective
 from ..trajectory import Trajectory, follow
 from ._aim import follow_with_error
 from ._base import Flow
@@ -16,7 +16,7 @@ from ._until import Ending, follow_until
 
 def integrate(
     flow: Flow,
-    objective: Objective,
+    objective: AbstractObjective,
     params: PyTree,
     t1: float | None = None,
     save_at: Float[Array, "saves"] | Any | None = None,
@@ -68,7 +68,7 @@ def integrate(
 
     **Raises:** ValueError for options that exclude each other, times that are not increasing, a
     horizon that is not positive, or tolerances that the parameters' dtype cannot give; whatever
-    `Objective.check` raises.
+    `AbstractObjective.check` raises.
     """
     if error is not None:
         check_positive(error, "error")

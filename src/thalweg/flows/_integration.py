@@ -21,7 +21,7 @@ from .._trees import (
     tree_size,
     tree_sub,
 )
-from ..objective import Objective
+from ..objectives import AbstractObjective, check_objective
 from ..solvers import BDF
 from ..trajectory import Snapshot, Stats, Status
 from ._base import Flow
@@ -77,7 +77,7 @@ class Integration:
     def __init__(
         self,
         flow: Flow,
-        objective: Objective,
+        objective: AbstractObjective,
         params: PyTree,
         *,
         save_at: Any,
@@ -88,7 +88,7 @@ class Integration:
         aside: float | None = None,
     ):
         check_instance(flow, Flow, "flow", "a Flow, such as an optimizer's `limit()`")
-        check_instance(objective, Objective, "objective", "an Objective")
+        check_objective(objective)
         if solver is not None:
             check_solver(solver)
         check_positive_integer(max_steps, "max_steps")

@@ -17,7 +17,7 @@ from jaxtyping import Array, PyTree
 
 from .._precision import jit
 from .._trees import tree_dtype, tree_norm, tree_scale, tree_size
-from ..objective import Objective
+from ..objectives import AbstractObjective
 from ..solvers import RKC2
 from ..solvers._chebyshev import Recurrence, combined, stages_for
 from ._base import Flow
@@ -70,7 +70,7 @@ class LeanMethod(eqx.Module):
         """One more copy of the parameters would be too many."""
         return True
 
-    def start(self, objective: Objective, params: PyTree[Array]) -> LeanState:
+    def start(self, objective: AbstractObjective, params: PyTree[Array]) -> LeanState:
         """Stand at time 0."""
         zero = np.zeros((), tree_dtype(params))
         none, no = np.asarray(0), np.asarray(False)
@@ -78,7 +78,7 @@ class LeanMethod(eqx.Module):
 
     def to(
         self,
-        objective: Objective,
+        objective: AbstractObjective,
         state: LeanState,
         target: Any,
         budget: int,
@@ -134,7 +134,9 @@ class LeanMethod(eqx.Module):
         """The method and where it stands."""
         return self, state
 
-    def at(self, objective: Objective, params: PyTree, state: LeanState, t: Any) -> PyTree[Array]:
+    def at(
+        self, objective: AbstractObjective, params: PyTree, state: LeanState, t: Any
+    ) -> PyTree[Array]:
         """The solution where it stands, which is at the saved time."""
         return state.y
 

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._precision import jit
 from .._trees import tree_all_finite, tree_dtype, tree_norm, tree_strong, tree_sub
-from ..objective import Objective
+from ..objectives import AbstractObjective
 from ..solvers import AveragedMidpoint, PacedSolver, StabilisedSolver
 from ..solvers._counted import GROWING_ERROR
 from ._base import Flow
@@ -142,13 +142,18 @@ class March(eqx.Module):
         return jax.tree.map(with_excess, error, state.y, y)
 
     def start(
-        self, objective: Objective, t: Array, y: PyTree, h: Float[Array, ""] | None
+        self, objective: AbstractObjective, t: Array, y: PyTree, h: Float[Array, ""] | None
     ) -> MarchState:
         """Stand at `(t, y)`; with `h=None` the first step size is looked for (2 evaluations)."""
         return _start(self, objective, t, y, h)
 
     def to(
-        self, objective: Objective, state: MarchState, target: Any, budget: Any, origin: PyTree
+        self,
+        objective: AbstractObjective,
+        state: MarchState,
+        target: Any,
+        budget: Any,
+        origin: PyTree,
     ) -> MarchState:
         """Step until `target` is passed, `budget` steps were attempted, or it stalls.
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from .._precision import jit
 from .._trees import tree_dtype, tree_norm, tree_size
-from ..objective import Objective
+from ..objectives import AbstractObjective
 from ..solvers import BDF, AveragedMidpoint
 from ._cost import evaluation_price
 from ._march import March, MarchState
@@ -53,7 +53,7 @@ class Method(eqx.Module):
         """Whether one more copy of the parameters would be too many."""
         return False
 
-    def start(self, objective: Objective, params: PyTree[Array]) -> MethodState:
+    def start(self, objective: AbstractObjective, params: PyTree[Array]) -> MethodState:
         """Stand at the flow's first time."""
         march = self.march
         if isinstance(march.solver, AveragedMidpoint):
@@ -71,7 +71,7 @@ class Method(eqx.Module):
 
     def to(
         self,
-        objective: Objective,
+        objective: AbstractObjective,
         state: MethodState,
         target: Any,
         budget: int,
@@ -90,7 +90,9 @@ class Method(eqx.Module):
             if bool(now.t >= goal) or bool(now.stalled) or self.attempts(state) >= limit:
                 return state
 
-    def at(self, objective: Objective, params: PyTree, state: MethodState, t: Any) -> PyTree[Array]:
+    def at(
+        self, objective: AbstractObjective, params: PyTree, state: MethodState, t: Any
+    ) -> PyTree[Array]:
         """The solution at a time within the last step, or before the first one."""
         march, now = self.now(state)
         t = jnp.asarray(t, now.t.dtype)

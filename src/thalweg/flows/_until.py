@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from .._trees import tree_dtype, tree_norm, tree_sub
-from ..objective import Objective
+from ..objectives import AbstractObjective
 from ..trajectory import Snapshot, Status, Trajectory
 from ._base import Momentum
 from ._ending import controlled
@@ -66,13 +66,13 @@ class Arrival(eqx.Module):
 class Ending(Protocol):
     """Decides where a flow has arrived: see `thalweg.until`."""
 
-    def start(self, objective: Objective, params: PyTree) -> int:
+    def start(self, objective: AbstractObjective, params: PyTree) -> int:
         """Called once, with where the flow begins; returns what it cost in gradients."""
         ...
 
     def __call__(
         self,
-        objective: Objective,
+        objective: AbstractObjective,
         params: PyTree,
         error: float,
         rate: float,
@@ -87,7 +87,7 @@ class Ending(Protocol):
 
 
 def follow_until(
-    flow, objective: Objective, params: PyTree, ending: Ending, save_at: Any, t1, **options
+    flow, objective: AbstractObjective, params: PyTree, ending: Ending, save_at: Any, t1, **options
 ) -> Trajectory:
     """Follow a flow until `ending` says so, or to `t1` at the latest.
 
@@ -178,7 +178,7 @@ def _resolution(params: PyTree) -> float:
     return _ROUNDING * eps * float(tree_norm(params))
 
 
-def _speed(objective: Objective, params: PyTree) -> float:
+def _speed(objective: AbstractObjective, params: PyTree) -> float:
     return float(tree_norm(objective.gradient(params)))
 
 

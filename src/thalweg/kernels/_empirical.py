@@ -10,11 +10,11 @@ import lineax as lx
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._checks import check_instance, check_positive_integer
+from .._checks import check_positive_integer
 from .._precision import jit
 from .._trees import tree_dtype, tree_size
 from ..networks import Convolutional
-from ..objective import Objective
+from ..objectives import Objective, check_objective
 from ._blocks import blocks, empty, filled
 from ._layer_factors import factor_size, is_layered, layer_factors
 
@@ -202,7 +202,7 @@ def empirical(
 
     - `inputs`: other samples than the objective's for the rows; the columns are always those.
 
-    Products are made with as many samples at once as the objective's `micro_batch` says.
+    Products are made with as many samples at once as the objective's reduction says.
 
     **Raises:** what `Objective.check` raises; ValueError for an objective that needs the whole
     batch.
@@ -212,7 +212,7 @@ def empirical(
         Jacot, Gabriel and Hongler, "Neural tangent kernel: convergence and generalization in neural
         networks", Advances in Neural Information Processing Systems 31 (2018).
     """
-    check_instance(objective, Objective, "objective", "an Objective")
+    check_objective(objective, Objective, what="a tangent kernel")
     objective.check(params)
     objective.check_sample_by_sample()
     rows = objective
@@ -223,7 +223,7 @@ def empirical(
             objective.loss,
             given,
             jnp.zeros(given.shape[:1]),
-            micro_batch=objective.micro_batch,
+            reduction=objective.reduction,
         )
         expected = objective.inputs.shape[1:]
         if rows.inputs.shape[1:] != expected:

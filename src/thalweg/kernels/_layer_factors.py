@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 from ..curvature._chain import chain_of, probes_of, signals
 from ..networks import Convolutional, FullyConnected, TwoLayer, apply
 from ..networks._layers import Dense
-from ..objective import Objective
+from ..objectives import Objective
 
 
 class Factor(NamedTuple):

@@ -12,7 +12,7 @@ from jaxtyping import PRNGKeyArray
 from .._checks import check_instance, check_positive_integer
 from .._precision import jit
 from ..losses import SquaredError
-from ..objective import Objective
+from ..objectives import Objective, check_objective
 from ._infinite_network import InfiniteNetwork
 from ._kernel_error import UncertainKernel
 from ._modes import Modes, modes
@@ -69,7 +69,7 @@ def predicted_ensemble(
         Lee et al., "Wide neural networks of any depth evolve as linear models under gradient
         descent", Advances in Neural Information Processing Systems 32 (2019), section 2.3.
     """
-    check_instance(objective, Objective, "objective", "an Objective")
+    check_objective(objective, Objective, what="a prediction by the tangent kernel")
     check_instance(network, InfiniteNetwork, "network", "an infinitely wide network")
     clock = Clock.of(dynamics, at)
     _check_without_decay(clock)

@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from .._checks import check_instance
 from .._precision import jit
 from ..flows import integrate
 from ..losses import SquaredError
-from ..objective import Objective
+from ..objectives import Objective, check_objective
 from ..optimizers import Optimizer, descend
 from ..trajectory import Status
 from ._empirical import Outputs, empirical
@@ -73,7 +72,7 @@ def predicted_run(
         optimization algorithms of overparameterized neural networks", International Conference on
         Artificial Intelligence and Statistics, 2021.
     """
-    check_instance(objective, Objective, "objective", "an Objective")
+    check_objective(objective, Objective, what="a prediction by the tangent kernel")
     kernel = empirical(objective, params)
     clock = Clock.of(dynamics, at, kernel.params)
     found = modes(kernel.matrix(outputs, memory=memory))

@@ -3,9 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._checks import check_instance
 from ..losses import SquaredError
-from ..objective import Objective
+from ..objectives import Objective, check_objective
 
 # How far the second moment of inputs may be from 1, per input and in units of the last place.
 _DEVIATION = 1e3
@@ -23,7 +22,7 @@ def target_of(objective: Objective) -> Float[Array, "outputs inputs"]:
     **Raises:** ValueError for another loss, inputs that are not rows of numbers, and inputs that
     are not whitened, saying by how much: `dataset.whitened()` makes them so.
     """
-    check_instance(objective, Objective, "objective", "an Objective")
+    check_objective(objective, Objective, what="the target of a linear network")
     if not isinstance(objective.loss, SquaredError):
         raise ValueError("objective: the closed forms are for tw.losses.squared_error.")
     x, y = objective.inputs, objective.targets

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from .._checks import check_positive_integer
 from .._precision import jit
 from .._trees import check_params, tree_all_finite, tree_strong
-from ..objective import Objective
+from ..objectives import AbstractObjective
 from ..trajectory import Snapshot, Stats, Status, Trajectory, follow
 from ._base import Optimizer
 
@@ -38,7 +38,7 @@ class Descent:
     """
 
     def __init__(
-        self, optimizer: Optimizer, objective: Objective, params: PyTree, *, save_steps: Any
+        self, optimizer: Optimizer, objective: AbstractObjective, params: PyTree, *, save_steps: Any
     ):
         if not isinstance(optimizer, Optimizer):
             raise TypeError(
@@ -113,7 +113,7 @@ class Descent:
 
 def descend(
     optimizer: Optimizer,
-    objective: Objective,
+    objective: AbstractObjective,
     params: PyTree,
     steps: int,
     save_every: int | None = None,
@@ -134,7 +134,7 @@ def descend(
     is "diverged" and says at which step; its last row is the last step that was finite.
 
     **Raises:** ValueError for a number of steps or a spacing that is not a positive integer;
-    whatever `Objective.check` raises.
+    whatever `AbstractObjective.check` raises.
     """
     check_positive_integer(steps, "steps")
     if save_every is not None:

@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from .._trees import tree_norm
 from ..closeness import ClosedForm, Intervals, certify_run, compare
 from ..closeness._compare import PRICE
-from ..closeness._error_flow import error_flow, extended
+from ..closeness._error_flow import Extended, error_flow
 from ..flows import Integration
 from ..optimizers import GradientDescent, Optimizer
 from ..trajectory import Stats, Status, Trajectory
@@ -59,7 +59,7 @@ def _times(planned: PlannedRun) -> np.ndarray:
 def _law(plan: Plan, planned: PlannedRun) -> Integration:
     return Integration(
         error_flow(planned.optimizer, 1),
-        extended(plan.objective),
+        Extended(plan.objective),
         (plan.params, jax.tree.map(jnp.zeros_like, plan.params)),
         save_at=_times(planned),
         rtol=max(_LAW_RTOL, plan.spec.rtol),

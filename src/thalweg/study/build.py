@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 
 from .. import datasets, losses, networks
 from ..flows import Flow
-from ..objective import Objective
+from ..objectives import AbstractReduction, AllAtOnce, MicroBatches, Objective
 from ..optimizers import GradientDescent, HeavyBall, Nesterov, NesterovConstant, Optimizer
 from ._consistency import Sections
 from ._errors import FieldError
@@ -98,7 +98,7 @@ def build(declaration: Declaration) -> Plan:
                 loss,
                 inputs,
                 targets,
-                micro_batch=_samples_at_once(params),
+                reduction=_reduction(params),
                 params=params,
             )
     except FieldError as error:
@@ -107,10 +107,11 @@ def build(declaration: Declaration) -> Plan:
     return Plan(spec, dataset, objective, params, flows, runs, needed_by(sections, shape))
 
 
-def _samples_at_once(params: PyTree) -> int | None:
+def _reduction(params: PyTree) -> AbstractReduction:
     """Few samples at once where images between layers would not fit into a processor's caches."""
     convolutional = isinstance(params, networks.Convolutional)
-    return _FEW_IMAGES if convolutional and jax.default_backend() == "cpu" else None
+    few = convolutional and jax.default_backend() == "cpu"
+    return MicroBatches(_FEW_IMAGES) if few else AllAtOnce()
 
 
 def lay_out(spec: Spec) -> tuple[list[PlannedFlow], list[PlannedRun]]:

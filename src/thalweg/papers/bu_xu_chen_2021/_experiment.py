@@ -16,7 +16,7 @@ from jaxtyping import PyTree
 from ..._names import look_up
 from ...datasets import Dataset, idx
 from ...kernels import KernelDrift
-from ...objective import Objective
+from ...objectives import Objective
 from ...optimizers import Descent
 from ...study import StoreError
 from ...study._lock import Lock

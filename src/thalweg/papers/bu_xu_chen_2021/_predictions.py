@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 from ...kernels import Modes, empirical, modes
 from ...kernels._predicted_run import mode_by_mode
 from ...kernels._prediction import Clock
-from ...objective import Objective
+from ...objectives import Objective
 from ...optimizers import ClassicalOptimizer
 from ...study.store import Store
 from ._settings import infinitely_wide

@@ -16,7 +16,7 @@ from ...losses import squared_error
 from ...networks import FullyConnected, Initialisation, apply, two_layer
 from ...networks._activations import activation
 from ...networks._layers import Dense
-from ...objective import Objective
+from ...objectives import Objective
 from ...optimizers import ClassicalOptimizer
 from ._methods import Method
 from ._published import (

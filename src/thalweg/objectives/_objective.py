@@ -1,36 +1,26 @@
-"""The landscape f(theta): a prediction function, a loss and the full-batch data."""
+"""The mean loss of a prediction function over full-batch data."""
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ._checks import check_positive_integer, check_precision, checked_data
-from ._independence import FEWEST, check_independent, check_independent_on_trial
-from ._kinks import has_kinks, kink_pattern, mean_over_segment, unread_operations
-from ._pickling import state_by_name
-from ._precision import in_full_precision
-from ._roughness import ROUGHNESS_COST, is_rough
-from ._trees import check_digits, check_params
-from .losses import Loss
+from .._checks import check_instance, checked_data
+from .._independence import check_independent_on_trial
+from .._kinks import kink_pattern, mean_over_segment
+from .._precision import in_full_precision
+from .._trees import check_digits, check_params, tree_norm
+from ..losses import Loss
+from ._abstract import AbstractObjective, Kinks
+from ._check_supervised import check_supervised
+from ._reductions import AbstractReduction, AllAtOnce
+from ._supervised import AbstractSupervised
 
 
-class Kinks(NamedTuple):
-    """Whether a landscape has kinks (`exist`), can be averaged over them since they were read off
-    the computation (`read`), and how many gradients it took to know.
-    """
-
-    exist: bool
-    read: bool
-    gradients: int
-
-
-class Objective(eqx.Module):
+class Objective(AbstractSupervised):
     """The mean loss over all samples, as a function of the parameters.
 
     $f(\\theta) = \\frac1N \\sum_i \\ell(\\mathrm{predict}(\\theta, x_i), y_i)$
@@ -44,10 +34,8 @@ class Objective(eqx.Module):
         `thalweg.losses.squared_error`. The same holds for it.
     - `inputs`: shape `(samples, ...)`.
     - `targets`: shape `(samples, ...)`.
-    - `micro_batch`: samples that are worked on at once. Bounds the memory of every product below
-        without changing its result (beyond the order of summation). `None`: all at once. On a CPU
-        a few samples at once can be faster, since what lies between the layers then stays in the
-        caches: `thalweg.networks.convolutional` with 50 takes a half to two thirds of the time.
+    - `reduction`: how sums over samples are made: all at once by default, in
+        `tw.objectives.MicroBatches(size)`, or `tw.objectives.Sharded(mesh)` over devices.
     - `whole_batch`: whether predictions and losses may depend on all samples, as those of batch
         normalisation in training mode do. They are then functions of the parameters like any
         other, but not sample by sample: without micro-batches, `kink_pattern` and tangent kernels.
@@ -67,7 +55,7 @@ class Objective(eqx.Module):
     loss: Callable[[Array, Array], Array]
     inputs: Float[Array, "samples ..."]
     targets: Array
-    micro_batch: int | None = eqx.field(static=True)
+    reduction: AbstractReduction
     whole_batch: bool = eqx.field(static=True)
 
     def __init__(
@@ -77,7 +65,7 @@ class Objective(eqx.Module):
         inputs: Any,
         targets: Any,
         *,
-        micro_batch: int | None = None,
+        reduction: AbstractReduction | None = None,
         whole_batch: bool = False,
         params: PyTree | None = None,
     ):
@@ -89,39 +77,27 @@ class Objective(eqx.Module):
                 )
             if not callable(function):
                 raise TypeError(f"{field}: expected a function, got {type(function).__name__}.")
+        reduction = AllAtOnce() if reduction is None else reduction
+        check_instance(reduction, AbstractReduction, "reduction", "a reduction")
         self.predict = predict
         self.loss = loss
-        self.inputs = checked_data(inputs, "inputs")
-        self.targets = checked_data(targets, "targets")
-        if self.inputs.shape[0] != self.targets.shape[0]:
-            raise ValueError(
-                f"targets: {self.targets.shape[0]} samples, but inputs has {self.inputs.shape[0]}."
-            )
-        if micro_batch is not None:
-            check_positive_integer(micro_batch, "micro_batch")
-            micro_batch = int(micro_batch)
-        self.micro_batch = micro_batch
+        self.reduction = reduction
+        inputs, targets = checked_data(inputs, "inputs"), checked_data(targets, "targets")
+        if inputs.shape[0] != targets.shape[0]:
+            raise ValueError(f"targets: {targets.shape[0]} samples, but inputs has {len(inputs)}.")
+        self.inputs = reduction.place(inputs, "inputs")
+        self.targets = reduction.place(targets, "targets")
         if not isinstance(whole_batch, bool):
             raise TypeError(f"whole_batch: expected True or False, got {whole_batch!r}.")
-        if whole_batch and micro_batch is not None:
+        together = reduction.at_once(len(inputs))
+        if whole_batch and together < len(inputs):
             raise ValueError(
-                f"micro_batch: {micro_batch} samples at once, but predictions may depend on all of"
-                " them (whole_batch=True). Leave it out."
+                f"reduction: {together} samples at once, but predictions may depend on all of them"
+                " (whole_batch=True). Leave it out."
             )
         self.whole_batch = whole_batch
         if params is not None:
             self.check(params)
-
-    def __getstate__(self):
-        return state_by_name(self)
-
-    # Identity, so that a bound method such as `objective.value` can be handed to `jax.jit`.
-
-    def __hash__(self) -> int:
-        return id(self)
-
-    def __eq__(self, other: object) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return self is other
 
     @property
     def samples(self) -> int:
@@ -130,7 +106,7 @@ class Objective(eqx.Module):
 
     def predictions(self, params: PyTree) -> Float[Array, "samples ..."]:
         """Predictions on every sample."""
-        return self._per_sample(lambda inputs: self._predict(params, inputs))
+        return self._per_sample(lambda inputs: self._predict(params, inputs), self.inputs)
 
     def prediction(self, params: PyTree, sample: Float[Array, "..."]) -> Float[Array, "..."]:
         """The prediction on one sample, of the objective's or another.
@@ -171,28 +147,18 @@ class Objective(eqx.Module):
 
         return self.mean_of_sums(batch)
 
-    def along(self, displacement: PyTree) -> "Segment":
-        """The same landscape, with every gradient the mean over a segment: see `mean_gradient`."""
-        return Segment(self, displacement)
+    def kinks(self, params: PyTree) -> Kinks:
+        """Whether the network or the loss has kinks: see `AbstractObjective.kinks`.
 
-    def kinks(self, params: PyTree) -> "Kinks":
-        """Whether the network or the loss has kinks.
-
-        They are read off the computation, which costs nothing. Where a network hides them (in
-        loops, branches, foreign code, orderings, derivatives of its own), they are felt for: 66
-        gradients along two short paths from `params`.
+        They are read off the computation for one sample.
         """
         few = slice(None) if self.whole_batch else slice(1)
         inputs, targets = self.inputs[few], self.targets[few]
 
         def losses(p):
-            return self._checked_losses(self.predict(p, inputs), targets)
+            return self.checked_losses(self.predict(p, inputs), targets)
 
-        if has_kinks(losses, params):
-            return Kinks(exist=True, read=True, gradients=0)
-        if not unread_operations(losses, params):
-            return Kinks(exist=False, read=False, gradients=0)
-        return Kinks(bool(is_rough(self.gradient, params)), False, ROUGHNESS_COST)
+        return self._kinks_of(losses, params)
 
     def kink_pattern(self, params: PyTree) -> list[Bool[Array, "samples ..."]]:
         """For every kink of the network and every sample, the side that `params` are on.
@@ -208,7 +174,7 @@ class Objective(eqx.Module):
             return [jnp.ravel(pattern) for pattern in patterns]
 
         # Only sample by sample is it sure which axis of a hidden layer is that of samples.
-        return self._per_sample(jax.vmap(sides))
+        return self._per_sample(jax.vmap(sides), self.inputs)
 
     def hvp(self, params: PyTree, vector: PyTree) -> PyTree:
         """Hessian-vector product. Costs 2 gradients (forward over reverse)."""
@@ -233,7 +199,7 @@ class Objective(eqx.Module):
     def jvp(self, params: PyTree, vector: PyTree) -> Float[Array, "samples ..."]:
         """Jacobian-vector product: the change of all predictions along `vector`."""
         return self._per_sample(
-            lambda x: jax.jvp(lambda p: self._predict(p, x), (params,), (vector,))[1]
+            lambda x: jax.jvp(lambda p: self._predict(p, x), (params,), (vector,))[1], self.inputs
         )
 
     def vjp(self, params: PyTree, cotangent: Float[Array, "samples ..."]) -> PyTree:
@@ -251,10 +217,35 @@ class Objective(eqx.Module):
             )
         return self._sum(batch, cotangent)
 
+    def gradient_scale(self, params: PyTree) -> Float[Array, ""]:
+        """About the size of the terms that a gradient is the sum of, sample by sample.
+
+        The loss's gradient in a prediction is itself a difference, of numbers as large as the
+        prediction is times what the loss curves. Costs about 2 gradients.
+        """
+
+        def of_sample(pair):
+            x, y = (a[None] for a in pair)
+            outputs, back = jax.vjp(lambda p: self.predict(p, x), params)
+            slope = jax.grad(lambda z: jnp.sum(self.loss(z, y)))
+            steep, curved = jax.jvp(slope, (outputs,), (outputs,))
+            return tree_norm(back(jnp.abs(steep) + jnp.abs(curved))[0])
+
+        return self.mean_of_sums(lambda x, y: jnp.sum(jax.lax.map(of_sample, (x, y))))
+
+    def same(self, other: AbstractObjective) -> bool:
+        """Whether the other one has the same prediction function, loss and data."""
+        if self is other:
+            return True
+        if not isinstance(other, Objective) or self.predict != other.predict:
+            return False
+        parts = ((o.loss, o.inputs, o.targets) for o in (self, other))
+        return bool(eqx.tree_equal(*parts))
+
     def mean_of_sums(self, batch: Callable[[Array, Array], PyTree]) -> PyTree:
         """The mean over samples of anything that `batch(inputs, targets)` sums up for some of them.
 
-        Every mean above is one of these; micro-batches are split and brought together in here.
+        Every mean above is one of these, made by the reduction.
         """
         return jax.tree.map(lambda total: total / self.samples, self._sum(batch, self.targets))
 
@@ -269,53 +260,7 @@ class Objective(eqx.Module):
         """
         check_params(params)
         check_digits(params)
-        try:
-            first = self.predictions(params)
-        except TypeError as error:
-            # Shapes that do not fit, most of the time.
-            raise TypeError(
-                f"predict: failed for inputs of shape {self.inputs.shape}: {error} It is called as"
-                " predict(params, inputs), with all samples at once; for a function of one sample,"
-                " use jax.vmap."
-            ) from error
-        if not hasattr(first, "shape") or not hasattr(first, "dtype"):
-            raise TypeError(f"predict: expected one array, got {type(first).__name__}.")
-        if first.ndim == 0 or first.shape[0] != self.samples:
-            raise ValueError(
-                f"predict: returned shape {first.shape} for {self.samples} samples; the leading"
-                " axis must be the samples."
-            )
-        if not jnp.issubdtype(first.dtype, jnp.floating):
-            raise TypeError(
-                f"predict: expected real floating-point predictions, got {first.dtype}; they must"
-                " have derivatives."
-            )
-        check_precision(first.dtype, "predict")
-        if not np.isfinite(np.asarray(first)).all():
-            raise ValueError("predict: returned NaN or infinity at these parameters.")
-        if not np.array_equal(np.asarray(first), np.asarray(self.predictions(params))):
-            raise ValueError(
-                "predict: two calls with the same parameters differ, so there is no landscape to"
-                " follow. Switch off dropout and other randomness."
-            )
-        if not self.whole_batch:
-            self._check_predictions(params, first)
-        if hasattr(self.loss, "check"):
-            self.loss.check(first.shape, self.targets)  # pyright: ignore[reportFunctionMemberAccess]
-        losses = self._checked_losses(first, self.targets)
-        check_precision(losses.dtype, "loss")
-        if not np.isfinite(np.asarray(losses)).all():
-            raise ValueError("loss: NaN or infinity at these parameters.")
-        if not (self.whole_batch or isinstance(self.loss, Loss)):
-            check_independent("loss", self.loss, losses, first, self.targets)
-
-    def _check_predictions(self, params: PyTree, predictions: Array) -> None:
-        """Whether they are independent: as many samples at once as there will be, or a few."""
-        together = max(FEWEST, self.micro_batch or self.samples)
-        inputs, whole = self.inputs[:together], predictions[:together]
-        if self.micro_batch is not None and self.micro_batch < len(inputs):
-            whole = self.predict(params, inputs)
-        check_independent("predict", partial(self.predict, params), whole, inputs)
+        check_supervised(self, params)
 
     def check_sample_by_sample(self) -> None:
         """Refuse predictions that need the whole batch, where single samples are looked at.
@@ -339,9 +284,10 @@ class Objective(eqx.Module):
         predictions = self._predict(params, inputs)
         if inputs.shape[0] < self.samples and not isinstance(self.loss, Loss):
             check_independent_on_trial("loss", self.loss, (), (predictions, targets))
-        return self._checked_losses(predictions, targets)
+        return self.checked_losses(predictions, targets)
 
-    def _checked_losses(self, predictions: Array, targets: Array) -> Float[Array, "samples"]:
+    def checked_losses(self, predictions: Array, targets: Array) -> Float[Array, "samples"]:
+        """The loss of every sample, refused unless it is one number for each."""
         losses = self.loss(predictions, targets)
         # A mean instead of one number per sample would be averaged twice, unnoticed.
         if losses.shape != predictions.shape[:1]:
@@ -351,53 +297,12 @@ class Objective(eqx.Module):
             )
         return losses
 
-    # The two methods below are the only places where samples are split and brought together
-    # again: whoever shards the data over devices has to look nowhere else.
-
     @in_full_precision
     def _sum(self, batch: Callable[[Array, Array], PyTree], companion: Array) -> PyTree:
-        """Sum `batch(inputs, companion)` over micro-batches; `companion` is split like inputs."""
-        if self.micro_batch is None or self.micro_batch >= self.samples:
-            return batch(self.inputs, companion)
-        whole, rest = divmod(self.samples, self.micro_batch)
-        head = whole * self.micro_batch
-        split = [_split(a, whole, head) for a in (self.inputs, companion)]
-        shapes = jax.eval_shape(batch, *(s[0] for s in split))
-        zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-
-        def add(total, pair):
-            return jax.tree.map(jnp.add, total, batch(*pair)), None
-
-        total, _ = jax.lax.scan(add, zero, tuple(split))
-        if rest:
-            total = jax.tree.map(jnp.add, total, batch(self.inputs[head:], companion[head:]))
-        return total
+        """The sum over samples of `batch(inputs, companion)`."""
+        return self.reduction.sum(batch, self.inputs, companion)
 
     @in_full_precision
-    def _per_sample(self, batch: Callable[[Array], Any]) -> Any:
-        """Apply `batch(inputs)` to micro-batches and put the samples back in a row."""
-        if self.micro_batch is None or self.micro_batch >= self.samples:
-            return batch(self.inputs)
-        whole, rest = divmod(self.samples, self.micro_batch)
-        head = whole * self.micro_batch
-        parts = jax.lax.map(batch, _split(self.inputs, whole, head))
-        result = jax.tree.map(lambda a: a.reshape((head, *a.shape[2:])), parts)
-        if rest:
-            last = batch(self.inputs[head:])
-            result = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), result, last)
-        return result
-
-
-class Segment(eqx.Module):
-    """The landscape along a short segment of parameters: see `Objective.mean_gradient`."""
-
-    objective: Objective
-    displacement: PyTree[Array]
-
-    def gradient(self, params: PyTree) -> PyTree:
-        """The mean gradient over the segment with `params` in its middle."""
-        return self.objective.mean_gradient(params, self.displacement)
-
-
-def _split(array: Array, parts: int, head: int) -> Array:
-    return array[:head].reshape((parts, head // parts, *array.shape[1:]))
+    def _per_sample(self, batch: Callable[..., Any], *arrays: Array) -> Any:
+        """`batch(*arrays)` with a leading axis of all samples."""
+        return self.reduction.per_sample(batch, *arrays)

@@ -1,0 +1,40 @@
+"""Refusing an objective without what is needed, in a sentence that says who has it."""
+
+from typing import Any, TypeVar, cast
+
+from .._checks import check_instance
+from ._abstract import AbstractObjective
+from ._objective import Objective
+from ._supervised import AbstractSupervised, supervised
+
+_Kind = TypeVar("_Kind", bound=AbstractObjective)
+
+# What a kind of objective has that the others have not, and how to come by it.
+_HAS: dict[type, tuple[str, str]] = {
+    AbstractSupervised: (
+        "samples and predictions (`samples`, `predictions`, `jvp`, `vjp`)",
+        "tw.Objective and other subclasses of tw.objectives.AbstractSupervised have them",
+    ),
+    Objective: (
+        "a prediction function and the data that it is applied to (`predict`, `inputs`)",
+        "tw.Objective has them",
+    ),
+}
+
+
+def check_objective(
+    objective: Any, kind: type[_Kind] = AbstractObjective, *, what: str = "this"
+) -> _Kind:
+    """The objective, if it is of the kind that `what` needs, without its penalty if need be.
+
+    **Raises:** TypeError that names what is missing and who has it.
+    """
+    if kind is AbstractSupervised and isinstance(objective, AbstractObjective):
+        objective = supervised(objective) or objective
+    if isinstance(objective, AbstractObjective) and not isinstance(objective, kind):
+        missing, who = _HAS[kind]
+        raise TypeError(
+            f"objective: {what} needs {missing}, which {type(objective).__name__} has not; {who}."
+        )
+    check_instance(objective, kind, "objective", "an Objective")
+    return cast(_Kind, objective)
