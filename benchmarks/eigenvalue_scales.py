@@ -16,7 +16,6 @@ import json
 import sys
 from pathlib import Path
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -32,8 +31,14 @@ jax.config.update("jax_enable_x64", True)
 SIZES, DTYPES = (24, 64), (np.float32, np.float64)
 
 
-class Matrix(eqx.Module):
+class Matrix(tw.AbstractObjective):
     matrix: jax.Array
+
+    def value(self, params):
+        return params @ self.matrix @ params / 2
+
+    def gradient(self, params):
+        return self.matrix @ params
 
     def hvp(self, params, vector):
         return self.matrix @ vector

@@ -2,7 +2,6 @@
 
 import functools
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -12,16 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.flatten_util import ravel_pytree
 
-from thalweg import Objective, losses, objectives
+from thalweg import AbstractObjective, Objective, losses, objectives
 from thalweg.curvature import ExtremeEigenvalues, extreme_eigenvalues
 
 from .oracles import dense
 
 
-class Matrix(eqx.Module):
-    """A quadratic landscape: all that the search needs of an objective is `hvp`."""
+class Matrix(AbstractObjective):
+    """A quadratic landscape."""
 
     matrix: jax.Array
+
+    def value(self, params):
+        return params @ self.matrix @ params / 2
+
+    def gradient(self, params):
+        return self.matrix @ params
 
     def hvp(self, params, vector):
         return jax.tree.map(lambda v: self.matrix @ v, vector)
@@ -405,5 +410,5 @@ def test_numbers_that_are_not_finite():
 
 
 def test_what_is_no_objective_is_refused():
-    with pytest.raises(TypeError, match="objective: expected an Objective, got function"):
+    with pytest.raises(TypeError, match="objective: expected an objective, got a function"):
         extreme_eigenvalues(lambda p: p, jnp.ones(2))  # pyright: ignore[reportArgumentType]

@@ -352,7 +352,7 @@ def test_things_that_are_not_what_is_expected():
         tw.integrate(tw.GradientFlow(), objective, params, until=1e-8)
     with pytest.raises(TypeError, match=r"until: .* the class GradientNorm; write"):
         tw.integrate(tw.GradientFlow(), objective, params, until=tw.until.GradientNorm)
-    with pytest.raises(TypeError, match="objective: expected an Objective, got function"):
+    with pytest.raises(TypeError, match="objective: expected an objective, got a function"):
         tw.integrate(tw.GradientFlow(), lambda p: p, params, t1=1.0)
     with pytest.raises(TypeError, match=r"flow: .* the class GradientFlow; write GradientFlow\("):
         tw.integrate(tw.GradientFlow, objective, params, t1=1.0)

@@ -109,9 +109,12 @@ def checked_data(data: Any, field: str) -> Array:
         return array
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise TypeError(f"{field}: complex numbers ({array.dtype}) are not supported.")
-    if jnp.issubdtype(array.dtype, jnp.floating) and not np.isfinite(np.asarray(array)).all():
-        where = np.argwhere(~np.isfinite(np.asarray(array)))[0]
-        raise ValueError(
-            f"{field}: NaN or infinity, first at index {tuple(int(i) for i in where)}."
-        )
+    if jnp.issubdtype(array.dtype, jnp.floating):
+        # Numbers only, no arrays: data may be spread over processes.
+        bad = ~jnp.isfinite(array)
+        if bool(jnp.any(bad)):
+            where = np.unravel_index(int(jnp.argmax(bad)), array.shape)
+            raise ValueError(
+                f"{field}: NaN or infinity, first at index {tuple(int(i) for i in where)}."
+            )
     return array

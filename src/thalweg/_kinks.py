@@ -104,7 +104,8 @@ def unread_operations(function: Callable[[PyTree], PyTree], params: PyTree) -> s
 
 
 def _evaluate(function, params, displacement, findings):
-    traced, shape = jax.make_jaxpr(function, return_shape=True)(params)
+    # A function of its own: JAX compares those that it traces, Equinox's methods by value.
+    traced, shape = jax.make_jaxpr(lambda p: function(p), return_shape=True)(params)
     end = jax.tree.map(lambda p, d: jax.lax.stop_gradient(p + d / 2), params, displacement)
     inputs = [
         _Value(*pair) for pair in zip(jax.tree.leaves(params), jax.tree.leaves(end), strict=True)

@@ -11,7 +11,6 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 
@@ -90,10 +89,10 @@ class CrossEntropy(Loss):
                     f"targets: integer labels need shape ({predictions_shape[0]},), got"
                     f" {tuple(targets.shape)}."
                 )
-            labels = np.asarray(targets)
-            if labels.min() < 0 or labels.max() >= classes:
+            least, most = int(jnp.min(targets)), int(jnp.max(targets))
+            if least < 0 or most >= classes:
                 raise ValueError(
-                    f"targets: labels run from {labels.min()} to {labels.max()}, but the network"
+                    f"targets: labels run from {least} to {most}, but the network"
                     f" has {classes} outputs (labels 0 to {classes - 1})."
                 )
         else:
@@ -103,8 +102,8 @@ class CrossEntropy(Loss):
                     f" {tuple(predictions_shape)}; cross_entropy needs integer labels or rows of"
                     " class probabilities."
                 )
-            rows = np.asarray(targets)
-            if rows.min() < 0 or not np.allclose(rows.sum(axis=1), 1.0, atol=1e-6):
+            sums = jnp.abs(jnp.sum(targets, axis=1) - 1)
+            if float(jnp.min(targets)) < 0 or not float(jnp.max(sums)) <= 1.1e-5:
                 raise ValueError(
                     "targets: rows for cross_entropy must be class probabilities (non-negative,"
                     " with sum 1)."

@@ -58,5 +58,5 @@ class KernelDrift(eqx.Module):
 def _kernel(objective, params, samples):
     count = min(samples, objective.samples)
     chosen = np.linspace(0, objective.samples - 1, count).round().astype(int)
-    found = factors(params, objective, objective.inputs[chosen])
+    found = factors(params, objective, objective.inputs_at(chosen))
     return jnp.asarray(contracted(found, found, "all"))

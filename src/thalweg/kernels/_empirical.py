@@ -99,13 +99,13 @@ class EmpiricalKernel(eqx.Module):
         turned = {"all": (2, 3, 0, 1), "each": (0, 2, 1), "mean": (1, 0)}[outputs]
         square = self.square
         for i in blocks(n, size):
-            first = factors(self.params, self.rows, self.rows.inputs[i])
+            first = factors(self.params, self.rows, self.rows.inputs_at(i))
             for j in blocks(m, size):
                 if square and j.start < i.start:
                     continue
                 same = square and i == j
                 second = (
-                    first if same else factors(self.params, self.columns, self.columns.inputs[j])
+                    first if same else factors(self.params, self.columns, self.columns.inputs_at(j))
                 )
                 block = np.asarray(contracted(first, second, outputs))
                 if same:

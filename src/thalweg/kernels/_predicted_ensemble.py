@@ -70,6 +70,7 @@ def predicted_ensemble(
         descent", Advances in Neural Information Processing Systems 32 (2019), section 2.3.
     """
     check_objective(objective, Objective, what="a prediction by the tangent kernel")
+    objective = objective.gathered()
     check_instance(network, InfiniteNetwork, "network", "an infinitely wide network")
     clock = Clock.of(dynamics, at)
     _check_without_decay(clock)

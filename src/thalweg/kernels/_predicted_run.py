@@ -76,6 +76,7 @@ def predicted_run(
     kernel = empirical(objective, params)
     clock = Clock.of(dynamics, at, kernel.params)
     found = modes(kernel.matrix(outputs, memory=memory))
+    objective = objective.gathered()
     start = objective.predictions(params)
     image = image_of(clock, objective, params)
     beside = None

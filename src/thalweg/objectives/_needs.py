@@ -1,5 +1,6 @@
 """Refusing an objective without what is needed, in a sentence that says who has it."""
 
+from types import FunctionType
 from typing import Any, TypeVar, cast
 
 from .._checks import check_instance
@@ -36,5 +37,10 @@ def check_objective(
         raise TypeError(
             f"objective: {what} needs {missing}, which {type(objective).__name__} has not; {who}."
         )
-    check_instance(objective, kind, "objective", "an Objective")
+    if isinstance(objective, FunctionType):
+        raise TypeError(
+            "objective: expected an objective, got a function; `tw.FunctionObjective(function)`"
+            " makes one of a function of the parameters."
+        )
+    check_instance(objective, kind, "objective", "an objective")
     return cast(_Kind, objective)

@@ -262,6 +262,17 @@ class Objective(AbstractSupervised):
         check_digits(params)
         check_supervised(self, params)
 
+    def inputs_at(self, index: Any) -> Float[Array, "some ..."]:
+        """The inputs of some samples, whole on every device."""
+        return self.reduction.gathered(self.inputs[index])
+
+    def gathered(self) -> "Objective":
+        """The same objective with all of its data on every device."""
+        inputs, targets = map(self.reduction.gathered, (self.inputs, self.targets))
+        if inputs is self.inputs and targets is self.targets:
+            return self
+        return Objective(self.predict, self.loss, inputs, targets, whole_batch=self.whole_batch)
+
     def check_sample_by_sample(self) -> None:
         """Refuse predictions that need the whole batch, where single samples are looked at.
 

@@ -39,6 +39,10 @@ class AbstractReduction(eqx.Module):
         """An array with a leading axis of samples, on the devices that will work on it."""
         return array
 
+    def gathered(self, array: Array) -> Array:
+        """The opposite: an array with a leading axis of samples, whole on every device."""
+        return array
+
 
 class AllAtOnce(AbstractReduction):
     """All samples at once."""
@@ -137,13 +141,17 @@ class Sharded(AbstractReduction):
         if mesh is None:
             mesh = Mesh(np.asarray(jax.devices()), ("samples",))
         check_instance(mesh, Mesh, "mesh", "a jax.sharding.Mesh")
-        kinds = {str(kind) for kind in mesh.axis_types}
-        if kinds != {"Auto"}:
+        if others := {kind.name for kind in mesh.axis_types} - {"Auto"}:
             raise ValueError(
-                f"mesh: its axes are {', '.join(sorted(kinds))}; make it with"
+                f"mesh: it has axes of type {', '.join(sorted(others))}; make it with"
                 " `jax.make_mesh(shape, names, axis_types=(jax.sharding.AxisType.Auto,) * dims)`."
             )
         self.mesh = mesh
+
+    @property
+    def devices(self) -> int:
+        """Among how many devices samples are divided."""
+        return self.mesh.size
 
     def at_once(self, samples: int) -> int:
         """All of them."""
@@ -159,13 +167,17 @@ class Sharded(AbstractReduction):
 
     def place(self, array: Array, field: str) -> Array:
         """An array with its samples spread over the devices."""
-        samples, devices = array.shape[0], self.mesh.size
+        samples, devices = array.shape[0], self.devices
         if samples % devices:
             raise ValueError(
                 f"{field}: {samples} samples cannot be divided among {devices} devices. Take"
                 f" {samples - samples % devices} of them, or another mesh."
             )
         return jax.device_put(array, self._sharding(self.mesh.axis_names))
+
+    def gathered(self, array: Array) -> Array:
+        """An array, whole on every device of every process."""
+        return jax.jit(lambda a: a, out_shardings=self._sharding())(array)
 
     def _divided(self, array: Array) -> Array:
         return jax.lax.with_sharding_constraint(array, self._sharding(self.mesh.axis_names))
