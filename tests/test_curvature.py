@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.flatten_util import ravel_pytree
 
+import thalweg as tw
 from thalweg import AbstractObjective, Objective, losses, objectives
 from thalweg.curvature import ExtremeEigenvalues, extreme_eigenvalues
 
@@ -412,3 +413,15 @@ def test_numbers_that_are_not_finite():
 def test_what_is_no_objective_is_refused():
     with pytest.raises(TypeError, match="objective: expected an objective, got a function"):
         extreme_eigenvalues(lambda p: p, jnp.ones(2))  # pyright: ignore[reportArgumentType]
+
+
+def test_parts_along_a_trajectory():
+    """Observed values have a leading axis of saved times, of which nothing is cut off."""
+    spectrum = np.linspace(-1, 3, 9)
+    objective, params = quadratic(spectrum)
+    flow = tw.integrate(tw.GradientFlow(), objective, params + 1, save_at=[0.0, 0.1, 0.2])
+    found = tw.observe(flow, h=ExtremeEigenvalues(largest=2)).observables["h"]
+    np.testing.assert_allclose(found.largest.value, np.tile(spectrum[[-1, -2]], (3, 1)), rtol=1e-6)
+    np.testing.assert_allclose(found.smallest.value, np.tile(spectrum[[0]], (3, 1)), rtol=1e-6)
+    assert found.largest.vectors.shape == (3, 2, 9)
+    assert found.smallest.residual.shape == found.smallest.converged.shape == (3, 1)

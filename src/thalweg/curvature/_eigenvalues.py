@@ -15,7 +15,8 @@ class Eigenvalues(eqx.Module):
     """Extreme eigenvalues of a Hessian: the largest in decreasing order, then the smallest in
     increasing order.
 
-    - `value`: shape `(values,)`.
+    - `value`: shape `(values,)`. Everything below has a leading axis of saved times more if it was
+        observed along a trajectory.
     - `residual`: `|H v - value v|` for the unit vector beside it, rounding of the products
         included. Since H is symmetric, `[value - residual, value + residual]` holds an eigenvalue
         (Parlett, The Symmetric Eigenvalue Problem, theorem 4.5.1).
@@ -128,11 +129,13 @@ class Eigenvalues(eqx.Module):
         return jnp.where(certain, 0, jnp.where(known, margin, jnp.inf))
 
     def _part(self, rows: slice, counts: tuple[int, int]) -> "Eigenvalues":
+        # Those of a trajectory have a leading axis of saved times.
+        places = (*(slice(None),) * (self.value.ndim - 1), rows)
         return Eigenvalues(
-            value=self.value[rows],
-            residual=self.residual[rows],
-            vectors=jax.tree.map(lambda v: v[rows], self.vectors),
-            converged=self.converged[rows],
+            value=self.value[places],
+            residual=self.residual[places],
+            vectors=jax.tree.map(lambda v: v[places], self.vectors),
+            converged=self.converged[places],
             products=self.products,
             spread=self.spread,
             rounding=self.rounding,
