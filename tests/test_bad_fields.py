@@ -8,7 +8,7 @@ import pytest
 import thalweg as tw
 from tests.problems import landscape, quadratic
 from thalweg.flows import Integration
-from thalweg.trajectory import follow
+from thalweg.results import follow
 
 SOLVERS = [None, tw.solvers.RKC2(), tw.solvers.RKC4(), tw.solvers.AveragedMidpoint()]
 FLOWS = [tw.GradientFlow(), tw.HeavyBallFlow(1.0), tw.NesterovFlow()]

@@ -11,12 +11,12 @@ import zarr
 
 import thalweg as tw
 from thalweg.kernels import _empirical
+from thalweg.results import Stats
 from thalweg.study._cost import Cost
 from thalweg.study.build import build
 from thalweg.study.declare import parse_spec
 from thalweg.study.report._results import read_results
 from thalweg.study.report._tables import cost_table
-from thalweg.trajectory import Stats
 
 from .studies import TINY, WILD, rewrite_attributes
 

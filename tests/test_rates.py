@@ -8,7 +8,7 @@ import pytest
 
 import thalweg as tw
 from thalweg.kernels._rate import rate_of
-from thalweg.trajectory import Stats, Status, Trajectory
+from thalweg.results import Stats, Status, Trajectory
 
 SPECTRUM = np.geomspace(1e-3, 1.0, 9)
 PARTS = np.random.default_rng(0).normal(size=9)

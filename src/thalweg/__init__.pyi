@@ -46,6 +46,8 @@ from .optimizers import NesterovConstant as NesterovConstant
 from .optimizers import Optax as Optax
 from .optimizers import Optimizer as Optimizer
 from .optimizers import descend as descend
-from .trajectory import Stats as Stats
-from .trajectory import Status as Status
-from .trajectory import Trajectory as Trajectory
+from .results import Stats as Stats
+from .results import Status as Status
+from .results import Trajectory as Trajectory
+from .results import load as load
+from .results import save as save

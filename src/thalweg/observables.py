@@ -17,7 +17,7 @@ from ._checks import check_positive, check_positive_integer
 from ._precision import jit
 from ._trees import tree_norm, tree_stack
 from .objectives import AbstractObjective, AbstractSupervised, check_objective
-from .trajectory import Trajectory
+from .results import Trajectory
 
 # A pair that the flow crosses changes its side once, and twice if the flow turns round.
 _CHATTERS = 3

@@ -15,7 +15,7 @@ from .._precision import jit
 from .._trees import tree_norm
 from ..flows import GradientFlow
 from ..objectives import AbstractObjective, check_objective
-from ..trajectory import Trajectory
+from ..results import Trajectory
 from ._certify_run import RunCertificate
 from ._evidence import Curvature, Evidence, Hypothesis, Intervals, listed
 from ._growth import added_within, amplification, grown, grown_within

@@ -14,7 +14,7 @@ from .._precision import jit
 from .._trees import tree_axpy, tree_dtype, tree_norm, tree_stack, tree_sub
 from ..objectives import AbstractObjective, check_objective
 from ..optimizers import GradientDescent
-from ..trajectory import Trajectory
+from ..results import Trajectory
 from ._evidence import Curvature, Evidence, Hypothesis, Intervals, listed
 from ._growth import added_within, amplification, grown, grown_within
 

@@ -16,7 +16,7 @@ from ..flows import Flow
 from ..flows._base import SecondOrderFlow
 from ..objectives import AbstractObjective
 from ..optimizers import Optimizer
-from ..trajectory import Trajectory
+from ..results import Trajectory
 
 # Starts may differ by this many units of rounding: one is float32, the other float64, say.
 _ROUNDING = 4

@@ -1,20 +1,23 @@
 """Two trajectories on one clock."""
 
 import warnings
+from dataclasses import fields
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray as xr
 from jaxtyping import Array, Float, PyTree
 
 from .._checks import check_instance
+from .._numbers import percent, significant, with_error
 from .._precision import jit
 from .._trees import tree_norm, tree_scale, tree_sub
 from ..flows import Flow
 from ..objectives import AbstractObjective, check_objective, supervised
-from ..trajectory import Trajectory
+from ..results import AbstractResult, Trajectory, axes_of, draw_line
 from ._comparable import check_comparable, row, shortcomings, start_of
 
 # Relative difference up to which two saved times are the same time, and in units of rounding.
@@ -24,7 +27,7 @@ _ROUNDS = 10
 PRICE = 1 + 2 * _ROUNDS
 
 
-class Comparison(eqx.Module):
+class Comparison(AbstractResult):
     """How far a run is from a flow, at the saved times that both have. Each of shape `(times,)`.
 
     - `distance`: Euclidean distance over all parameters; `error`: its error bar, the sum of both
@@ -53,6 +56,43 @@ class Comparison(eqx.Module):
     prediction_distance: Float[Array, "times"] | None
     prediction_error: Float[Array, "times"] | None
     notes: tuple[str, ...] = eqx.field(static=True, default=())
+
+    def lines(self) -> list[str]:
+        """The distance at the last common time and where it is largest, in each of its measures."""
+        last = significant(float(self.times[-1]))
+        top = int(jnp.argmax(jnp.where(jnp.isnan(self.distance), -jnp.inf, self.distance)))
+        relative = f" ({percent(float(self.relative[-1]))} of what the flow moves)"
+        told = [
+            f"comparison at {len(self.times)} common times, the last one t = {last}",
+            f"distance: {self._at(self.distance, self.error, -1)} at the last"
+            + (relative if bool(jnp.isfinite(self.relative[-1])) else ""),
+            f"largest distance: {self._at(self.distance, self.error, top)} at"
+            f" t = {significant(float(self.times[top]))}",
+            f"difference of losses: {self._at(self.loss_difference, self.loss_error, -1)}",
+        ]
+        if self.prediction_distance is not None:
+            apart = self._at(self.prediction_distance, self.prediction_error, -1)
+            told.append(f"distance of predictions: {apart}, root mean square over samples")
+        return [*told, *self.notes]
+
+    @staticmethod
+    def _at(values: Array, errors: Array | None, i: int) -> str:
+        return with_error(float(values[i]), None if errors is None else float(errors[i]))
+
+    def to_xarray(self) -> xr.Dataset:
+        """Every measure of distance beside its error bar."""
+        names = [field.name for field in fields(self) if field.name not in ("times", "notes")]
+        known = {name: getattr(self, name) for name in names}
+        variables = {n: (["time"], np.asarray(v)) for n, v in known.items() if v is not None}
+        time = (["time"], np.asarray(self.times), {"units": "flow time"})
+        attributes = {"result": "comparison", "notes": list(self.notes)}
+        return xr.Dataset(variables, {"time": time}, attributes)
+
+    def plot(self, ax: Any = None) -> Any:
+        """The distance in parameters with its error band."""
+        ax = axes_of(ax, "time", "distance to the flow")
+        draw_line(ax, self.times, self.distance, self.error)
+        return ax
 
 
 def compare(

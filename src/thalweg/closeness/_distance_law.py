@@ -6,18 +6,20 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray as xr
 from jaxtyping import Array, Float, PyTree
 
 from .._checks import check_instance, check_positive, check_positive_integer
+from .._numbers import significant, with_error
 from .._trees import tree_dot
 from ..flows import integrate
 from ..objectives import AbstractObjective, check_objective
 from ..optimizers import Optimizer
-from ..trajectory import Stats, Status
+from ..results import AbstractResult, Stats, Status, axes_of, citations, draw_line, labelled
 from ._error_flow import Extended, error_flow
 
 
-class DistanceLaw(eqx.Module):
+class DistanceLaw(AbstractResult):
     """The distance between an optimizer and its flow, for every step size at once.
 
     With h the time of a step (the step size of gradient descent, its root with momentum), step k is
@@ -84,6 +86,51 @@ class DistanceLaw(eqx.Module):
             real = roots.real[(np.abs(roots.imag) <= 1e-9 * np.abs(roots)) & (roots.real > 0)]
             found = min(found, float(np.min(real, initial=np.inf)))
         return found
+
+    def lines(self) -> list[str]:
+        """The distance at the end and where it is largest, and how it depends on the step."""
+        top, last = int(jnp.argmax(self.distance)), len(self.times) - 1
+        places = (("at last", last), ("at most", top))
+        told = [
+            f"{where}: {with_error(float(self.distance[i]), float(self.error[i]))}"
+            f" at t = {significant(float(self.times[i]))}"
+            for where, i in places
+        ]
+        order = "first order in the step" if len(self.terms) == 1 else "second order in the step"
+        steps = significant(float(self.optimizer.time_per_step))
+        first = f"predicted distance of {self.optimizer.name} from its flow, to {order}"
+        return [
+            first,
+            *told,
+            f"for steps of {steps} in time; terms of higher order have no error bar",
+        ]
+
+    def to_xarray(self) -> xr.Dataset:
+        """The distance with its error, its rate per step time, and the terms by parameter array."""
+        variables = {
+            "distance": (["time"], np.asarray(self.distance)),
+            "error": (["time"], np.asarray(self.error)),
+            "rate": (["time"], np.asarray(self.rate)),
+            **labelled("flow", self.params, ["time"]),
+        }
+        for i, term in enumerate(self.terms, start=1):
+            variables |= labelled(f"term_{i}", term, ["time"])
+        attributes = {
+            "result": "distance law",
+            "optimizer": repr(self.optimizer),
+            "time_per_step": float(self.optimizer.time_per_step),
+            "gradients": self.stats.gradients,
+            "references": citations(predicted_distance, self.optimizer),
+        }
+        time = (["time"], np.asarray(self.times), {"units": "flow time"})
+        return xr.Dataset(variables, {"time": time}, attributes)
+
+    def plot(self, ax: Any = None) -> Any:
+        """The predicted distance with its error band."""
+        ax = axes_of(ax, "time", "distance to the flow")
+        label = f"predicted, {self.optimizer.name}"
+        draw_line(ax, self.times, self.distance, self.error, label)
+        return ax
 
     def _powers(self, h: float) -> Float[Array, "order"]:
         return jnp.asarray([h ** (i + 1) for i in range(len(self.terms))])

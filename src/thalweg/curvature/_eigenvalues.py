@@ -1,17 +1,24 @@
 """Eigenvalues with the intervals that hold them."""
 
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+import xarray as xr
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from .._numbers import with_error
+from ..results import AbstractResult, axes_of, draw_line
+
+_SOURCE = "Parlett, The Symmetric Eigenvalue Problem (1998), theorem 4.5.1."
 # Kuczynski and Wozniakowski's constant.
 _FAILURE = 1.648
 
 
-class Eigenvalues(eqx.Module):
+class Eigenvalues(AbstractResult):
     """Extreme eigenvalues of a Hessian: the largest in decreasing order, then the smallest in
     increasing order.
 
@@ -127,6 +134,49 @@ class Eigenvalues(eqx.Module):
         known = fraction < 0.5
         margin = fraction / jnp.where(known, 1 - 2 * fraction, 1) * self.spread
         return jnp.where(certain, 0, jnp.where(known, margin, jnp.inf))
+
+    def lines(self) -> list[str]:
+        """Every value with its residual, the products spent, and what limits the residuals."""
+        if self.value.ndim > 1:
+            shape = f"{self.value.shape[0]} times, {self.value.shape[-1]} eigenvalues at each"
+            return [shape, *self[-1].lines()]
+        told = []
+        for kind, part in (("largest", self.largest), ("smallest", self.smallest)):
+            pairs = zip(part.value.tolist(), part.residual.tolist(), strict=True)
+            told += [f"{kind}: {with_error(value, residual)}" for value, residual in pairs]
+        spent = f"{int(self.products)} Hessian-vector products, {self.parameters} parameters"
+        return [f"eigenvalues of the Hessian, {spent}", *told, self.limit]
+
+    def __getitem__(self, time: int) -> "Eigenvalues":
+        """Those at one saved time, of values that were observed along a trajectory."""
+        if self.value.ndim == 1:
+            raise TypeError("eigenvalues: of one point, not of the saved times of a trajectory.")
+        place = range(self.value.shape[0])[time]
+        return jax.tree.map(lambda x: x[place], self)
+
+    def to_xarray(self) -> xr.Dataset:
+        """Values, residuals and whether they converged; `largest` says at which end each is."""
+        times = ["save"] if self.value.ndim > 1 else []
+        dimensions = [*times, "eigenvalue"]
+        names = ("value", "residual", "converged")
+        variables = {name: (dimensions, np.asarray(getattr(self, name))) for name in names}
+        variables["products"] = (times, np.asarray(self.products))
+        largest = np.arange(sum(self.counts)) < self.counts[0]
+        attributes = {"result": "eigenvalues", "references": [_SOURCE]}
+        return xr.Dataset(variables, {"largest": (["eigenvalue"], largest)}, attributes)
+
+    def plot(self, ax: Any = None) -> Any:
+        """The values with their intervals: side by side, or by saved time."""
+        if self.value.ndim > 1:
+            ax = axes_of(ax, "saved time", "eigenvalue")
+            for i in range(self.value.shape[-1]):
+                draw_line(ax, np.arange(len(self.value)), self.value[:, i], self.residual[:, i])
+            return ax
+        ax = axes_of(ax, "number", "eigenvalue")
+        numbers = np.arange(1, len(self.value) + 1)
+        ax.errorbar(numbers, np.asarray(self.value), np.asarray(self.residual), fmt="o", capsize=3)
+        ax.set_xticks(numbers)
+        return ax
 
     def _part(self, rows: slice, counts: tuple[int, int]) -> "Eigenvalues":
         # Those of a trajectory have a leading axis of saved times.

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from .._trees import tree_dtype, tree_norm
-from ..trajectory import Status, Trajectory, follow
+from ..results import Status, Trajectory, follow
 from ._integration import Integration
 
 

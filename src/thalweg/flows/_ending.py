@@ -17,7 +17,7 @@ from .._trees import (
     tree_size,
 )
 from ..objectives import AbstractObjective
-from ..trajectory import Status
+from ..results import Status
 from ._base import Flow
 from ._march import overgrown
 

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._checks import check_instance, check_positive
 from ..objectives import AbstractObjective
-from ..trajectory import Trajectory, follow
+from ..results import Trajectory, follow
 from ._aim import follow_with_error
 from ._base import Flow
 from ._integration import Integration, checked_times

@@ -22,8 +22,8 @@ from .._trees import (
     tree_sub,
 )
 from ..objectives import AbstractObjective, check_objective
+from ..results import Snapshot, Stats, Status
 from ..solvers import BDF
-from ..trajectory import Snapshot, Stats, Status
 from ._base import Flow
 from ._choice import check_solver, choose_method
 from ._cost import cost_is_known
@@ -69,7 +69,7 @@ class Integration:
     """A flow being integrated, from one saved time to the next: see `integrate`.
 
     `times` are the saved times; `initial`, `advance` and `finished` make it a
-    `thalweg.trajectory.Resumable`. `aside` is how far the companion starts from the solution, in
+    `thalweg.results.Resumable`. `aside` is how far the companion starts from the solution, in
     units of `rtol`: a distance of the tolerance's order finds out what symmetry hides, and is
     visible in the error.
     """

@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 
 from .._trees import tree_dtype, tree_norm, tree_sub
 from ..objectives import AbstractObjective
-from ..trajectory import Snapshot, Status, Trajectory
+from ..results import Snapshot, Status, Trajectory, assembled
 from ._base import Momentum
 from ._ending import controlled
 from ._integration import Integration
@@ -161,7 +161,7 @@ def follow_until(
         )
         last = replace(last, status=Status("stopped", message, time=last.time))
     last = replace(last, stats=replace(last.stats, gradients=last.stats.gradients + cost))
-    return replace(Trajectory.from_snapshots([*rows, last], run), limit=arrival.limit)
+    return replace(assembled([*rows, last], run), limit=arrival.limit)
 
 
 def _moved(params: PyTree, start: PyTree) -> float:

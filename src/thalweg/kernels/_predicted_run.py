@@ -14,7 +14,7 @@ from ..flows import integrate
 from ..losses import SquaredError
 from ..objectives import Objective, check_objective
 from ..optimizers import Optimizer, descend
-from ..trajectory import Status
+from ..results import Status
 from ._empirical import Outputs, empirical
 from ._modes import Modes, modes
 from ._prediction import Clock, Prediction

@@ -17,7 +17,7 @@ from ..optimizers import (
     Responses,
     coordinatewise,
 )
-from ..trajectory import Status
+from ..results import Status
 from ._modes import Modes
 
 # An amplitude above this is one that grows, not one that overshoots.

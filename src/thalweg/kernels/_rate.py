@@ -7,7 +7,7 @@ import equinox as eqx
 import numpy as np
 
 from .._checks import check_instance, check_number
-from ..trajectory import Trajectory
+from ..results import Trajectory
 from ._prediction import Prediction
 
 Kind = Literal["linear", "sublinear", "neither"]

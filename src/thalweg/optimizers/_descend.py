@@ -12,7 +12,7 @@ from .._checks import check_positive_integer
 from .._precision import jit
 from .._trees import check_params, tree_all_finite, tree_strong
 from ..objectives import AbstractObjective
-from ..trajectory import Snapshot, Stats, Status, Trajectory, follow
+from ..results import Snapshot, Stats, Status, Trajectory, follow
 from ._base import Optimizer
 
 # A loss this many times its start (or 1, if that is more) will not come back.
@@ -34,7 +34,7 @@ class Descent:
     """An optimizer being run, from one saved step to the next: see `descend`.
 
     `times` are the saved times, `save_steps` their step numbers; `initial`, `advance` and
-    `finished` make it a `thalweg.trajectory.Resumable`.
+    `finished` make it a `thalweg.results.Resumable`.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from ..closeness._compare import PRICE
 from ..closeness._error_flow import Extended, error_flow
 from ..flows import Integration
 from ..optimizers import GradientDescent, Optimizer
-from ..trajectory import Stats, Status, Trajectory
+from ..results import Stats, Status, Trajectory
 from ._cost import Cost
 from .build import Plan, PlannedRun
 from .progress import Progress

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from ..trajectory import Stats
+from ..results import Stats
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from .._trees import tree_size
 from ..flows import Integration
 from ..optimizers import Descent
-from ..trajectory import Resumable, Snapshot
+from ..results import Resumable, Snapshot
 from ._checkpoints import Checkpoints
 from ._cost import Cost
 from .progress import Progress

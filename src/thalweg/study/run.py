@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from .._numbers import described
 from .._trees import tree_size
 from ..closeness._error_flow import ErrorFlow
 from ..flows import Integration
@@ -20,7 +21,6 @@ from ._provenance import digest, provenance
 from ._run_stage import carry_out_run
 from .build import Plan, PlannedFlow, PlannedRun, build
 from .declare import Declaration, load_spec, parse_spec
-from .numbers import described
 from .progress import Progress, Silent
 from .store import Store
 from .verdict import verdict

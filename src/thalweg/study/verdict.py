@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .._numbers import percent, significant, with_error
 from ..closeness._evidence import Hypothesis
-from .numbers import percent, significant, with_error
 from .store import Store
 
 # Fractions of the distance that the flow travels.

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ..._names import look_up
+from ..._numbers import described
 from ...datasets import Dataset, idx
 from ...kernels import KernelDrift
 from ...objectives import Objective
@@ -22,7 +23,6 @@ from ...study import StoreError
 from ...study._lock import Lock
 from ...study._provenance import digest, provenance
 from ...study._run_stage import LOSS, Column, carry_out_run
-from ...study.numbers import described
 from ...study.progress import Progress, Silent
 from ...study.store import STORE_NAME, Store
 from ...study.verdict import Sentence

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
+from ..._numbers import percent, significant, with_error
 from ...kernels import Rate
-from ...study.numbers import percent, significant, with_error
 from ...study.verdict import LAZY, Sentence
 from ._curves import Curve, Group
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ...study.numbers import percent, significant
+from ..._numbers import percent, significant
 from ...study.report import Chart, Line, Table, drawn, marked, page, written
 from ...study.verdict import Sentence
 from ._curves import Curve, Group

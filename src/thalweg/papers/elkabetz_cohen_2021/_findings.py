@@ -1,6 +1,6 @@
 """What the distances mean, in words: discretisation, round-off, or runs that parted at a kink."""
 
-from ...study.numbers import percent, significant
+from ..._numbers import percent, significant
 from ...study.verdict import Sentence
 from ._comparison import FLOW, Comparison, shortening
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ...study.numbers import percent, significant, with_error
+from ..._numbers import percent, significant, with_error
 from ...study.report import Chart, Line, Table, drawn, marked, page, written
 from ...study.verdict import Sentence
 from ._comparison import FLOW, Comparison

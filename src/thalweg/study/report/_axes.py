@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..numbers import significant
+from ..._numbers import significant
 
 
 @dataclass(frozen=True)

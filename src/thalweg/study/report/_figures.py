@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..numbers import significant
+from ..._numbers import significant
 from ._chart import Chart, Level, Line
 from ._results import Member, Results
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..._numbers import percent, significant, with_error
 from .._cost import Cost
-from ..numbers import percent, significant, with_error
 from ._results import Member, Results
 
 
