@@ -10,13 +10,17 @@ import pytest
 import xarray as xr
 
 import thalweg as tw
-from tests.problems import small_objective
+from tests.problems import small_data, small_objective
 from thalweg.results import AbstractResult, axes_of, citations, draw_line
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 TIMES = np.array([0.0, 0.5, 1.0])
+
+
+def two_modes(p):
+    return jnp.sum(jnp.array([1.0, 3.0]) * p**2) / 2
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +30,27 @@ def results():
     plain = tw.descend(tw.GradientDescent(0.05), objective, params, 20, save_every=10)
     flow = tw.integrate(tw.GradientFlow(), objective, params, save_at=TIMES)
     flow = tw.observe(flow, curvature=tw.ExtremeEigenvalues(), norm=tw.observables.parameter_norm)
+    network = tw.networks.fully_connected(
+        [3, 4, 2], activation="linear", bias=False, key=jax.random.key(0)
+    )
+    inputs, targets = small_data()
+    linear = tw.Objective(tw.networks.apply, tw.losses.squared_error, inputs, targets)
+    valley = tw.FunctionObjective(two_modes)
+    point, times = jnp.array([1.0, 1.0]), np.linspace(0, 1, 21)
+    straight = tw.integrate(tw.GradientFlow(), valley, point, save_at=times)
+    descent = tw.descend(tw.GradientDescent(0.01), valley, point, 20)
+    arrived = tw.integrate(tw.GradientFlow(), valley, point, until=tw.until.gradient_norm(1e-8))
+    many = tw.descend(tw.GradientDescent(0.01), valley, point, 400, save_every=10)
     return {
+        "bound": tw.curvature.lower_bound(network, network, linear, radius=0.1),
+        "certificate": tw.certify(valley, straight, epsilon=0.1),
+        "run certificate": tw.certify_run(valley, descent),
+        "largest": tw.largest_step(valley, point, 1e-2, 1.0),
+        "limit": arrived.limit,
+        "rate": tw.rate(many),
+        "predicted rate": tw.predicted_rate(tw.GradientFlow(), np.array([1.0, 3.0])),
+        "sublinear": tw.predicted_rate(tw.NesterovFlow(3.0), np.array([0.1, 3.0])),
+        "prediction": tw.predicted_run(tw.GradientDescent(0.1), linear, network, [0, 5, 10]),
         "run": run,
         "flow": flow,
         "comparison": tw.compare(plain, flow),
@@ -41,7 +65,7 @@ def test_every_result_prints_draws_and_labels_itself(results, tmp_path):
         assert isinstance(result, AbstractResult), name
         first, *others = str(result).splitlines()
         assert first
-        assert others
+        assert others or name in ("rate", "predicted rate", "sublinear", "limit")
         assert "[" not in first, "no arrays"
         assert result._repr_html_().startswith("<pre>")
         axes = result.plot()

@@ -1,11 +1,14 @@
 """What a flow converged to, or passes."""
 
-import equinox as eqx
+from typing import Any
+
+import xarray as xr
 
 from .curvature import Eigenvalues
+from .results import AbstractResult
 
 
-class CriticalPoint(eqx.Module):
+class CriticalPoint(AbstractResult):
     """What a flow converged to, or passes.
 
     - `gradient_norm`: Euclidean norm of the gradient there.
@@ -48,9 +51,21 @@ class CriticalPoint(eqx.Module):
             return "no critical point near (a degenerate one, or an infimum at infinity)"
         return "a minimum" if self.isolated else "a critical point with a flat direction"
 
-    def __str__(self):
+    def lines(self) -> list[str]:
+        """Its kind, the gradient left, and the smallest eigenvalue, in one line."""
         value, residual = float(self.eigenvalues.value[0]), float(self.eigenvalues.residual[0])
-        return (
+        return [
             f"{self.kind}, gradient norm {self.gradient_norm:.1e}, smallest eigenvalue {value:.3g}"
             f" +- {residual:.1e}"
-        )
+        ]
+
+    def to_xarray(self) -> xr.Dataset:
+        """The smallest eigenvalues, and the numbers that the verdict rests on."""
+        names = ("gradient_norm", "index", "jump", "newton_steps", "found", "isolated", "component")
+        numbers = {name: getattr(self, name) for name in names}
+        attributes = {"result": "critical point", "kind": self.kind}
+        return self.eigenvalues.to_xarray().assign(numbers).assign_attrs(attributes)
+
+    def plot(self, ax: Any = None) -> Any:
+        """The smallest eigenvalues with their intervals."""
+        return self.eigenvalues.plot(ax)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import numpy as np
+import xarray as xr
 from jaxtyping import PyTree
 
 from .._checks import check_instance, check_positive
@@ -15,9 +16,9 @@ from .._precision import jit
 from .._trees import tree_norm
 from ..flows import GradientFlow
 from ..objectives import AbstractObjective, check_objective
-from ..results import Trajectory
+from ..results import AbstractResult, Trajectory, axes_of, citations
 from ._certify_run import RunCertificate
-from ._evidence import Curvature, Evidence, Hypothesis, Intervals, listed
+from ._evidence import Curvature, Evidence, Hypothesis, Intervals, grounds_of, listed
 from ._growth import added_within, amplification, grown, grown_within
 
 # Up to so many steps the inequality is solved step by step; beyond, the source is rounded up.
@@ -29,7 +30,7 @@ _PRECISION = 1.01
 _NEAR = 1.1
 
 
-class Certificate(eqx.Module):
+class Certificate(AbstractResult):
     """With this step size gradient descent stays within epsilon of the flow.
 
     - `step_size`: from the inequality of `certify`, solved piece by piece; 0 if there is none.
@@ -83,7 +84,8 @@ class Certificate(eqx.Module):
             f" {float(np.sum(self.source * np.diff(self.times))) / 2:.3g} per unit of step size."
         )
 
-    def __str__(self):
+    def lines(self) -> list[str]:
+        """The promise, what it rests on, and what limits it."""
         promise = (
             f"gradient descent with steps of {self.step_size:.6g} stays within"
             f" {self.epsilon:g} of the flow to t = {self.t1:g}"
@@ -91,6 +93,31 @@ class Certificate(eqx.Module):
         if self.radius < self.epsilon:
             promise += f" (in a tube of radius {self.radius:.3g})"
         return listed(promise, self.proved, self.hypotheses, self.limit)
+
+    def to_xarray(self) -> xr.Dataset:
+        """The step sizes, and the bounds for each piece between two saved times."""
+        names = ("step_size", "uniform_step_size", "epsilon", "radius", "t1", "amplification")
+        variables: dict[str, Any] = {name: float(getattr(self, name)) for name in names}
+        variables["bending"] = (["piece"], np.asarray(self.bending))
+        variables["source"] = (["piece"], np.asarray(self.source))
+        pieces = {
+            "start": (["piece"], np.asarray(self.times[:-1]), {"units": "flow time"}),
+            "end": (["piece"], np.asarray(self.times[1:]), {"units": "flow time"}),
+        }
+        attributes = {
+            "result": "certificate",
+            "gradients": self.gradients,
+            "limit": self.limit,
+            **grounds_of(self.hypotheses, self.proved),
+            "references": citations(certify),
+        }
+        return xr.Dataset(variables, pieces, attributes)
+
+    def plot(self, ax: Any = None) -> Any:
+        """The bound on minus the lowest eigenvalue in the tube, piece by piece."""
+        ax = axes_of(ax, "time", "minus the lowest eigenvalue, at most")
+        ax.stairs(np.asarray(self.bending), np.asarray(self.times))
+        return ax
 
 
 def certify(

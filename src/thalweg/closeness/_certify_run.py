@@ -2,11 +2,13 @@
 
 import itertools
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray as xr
 from jaxtyping import Array, Float, PyTree
 
 from .._checks import check_instance, check_positive_integer
@@ -14,8 +16,8 @@ from .._precision import jit
 from .._trees import tree_axpy, tree_dtype, tree_norm, tree_stack, tree_sub
 from ..objectives import AbstractObjective, check_objective
 from ..optimizers import GradientDescent
-from ..results import Trajectory
-from ._evidence import Curvature, Evidence, Hypothesis, Intervals, listed
+from ..results import AbstractResult, Trajectory, axes_of, citations, draw_line
+from ._evidence import Curvature, Evidence, Hypothesis, Intervals, grounds_of, listed
 from ._growth import added_within, amplification, grown, grown_within
 
 # How often a tube that turns out too narrow is widened.
@@ -26,7 +28,7 @@ _WIDEST = 10.0
 _ROUNDING = 4.0
 
 
-class RunCertificate(eqx.Module):
+class RunCertificate(AbstractResult):
     """At every step of a run of gradient descent, at most how far the exact flow is.
 
     - `bound`: shape `(steps + 1,)`, for `|theta_k - theta(k step_size)|`, k = 0, 1, ...; infinite
@@ -89,13 +91,37 @@ class RunCertificate(eqx.Module):
             f" {self.turning:.3g}."
         )
 
-    def __str__(self):
+    def lines(self) -> list[str]:
+        """The promise, what it rests on, and what limits it."""
         promise = (
             f"gradient descent, {len(self.bound) - 1} steps of {self.step_size:g}: at step"
             f" {self.until} at most {self.bound[self.until]:.3g} from the flow"
         )
         proved = all(h.proved for h in self.hypotheses)
         return listed(promise, proved, self.hypotheses, self.limit)
+
+    def to_xarray(self) -> xr.Dataset:
+        """The bound at every step."""
+        coordinates = {
+            "time": (["step"], self.times, {"units": "flow time"}),
+            "step": np.arange(len(self.bound)),
+        }
+        attributes = {
+            "result": "certificate of a run",
+            "step_size": self.step_size,
+            "gradients": self.gradients,
+            "limit": self.limit,
+            **grounds_of(self.hypotheses, self.proved),
+            "references": citations(certify_run),
+        }
+        return xr.Dataset({"bound": (["step"], self.bound)}, coordinates, attributes)
+
+    def plot(self, ax: Any = None) -> Any:
+        """The bound on the distance to the flow, as far as it is finite."""
+        ax = axes_of(ax, "time", "distance to the flow, at most")
+        known = slice(0, self.until + 1)
+        draw_line(ax, self.times[known], self.bound[known])
+        return ax
 
 
 def certify_run(

@@ -33,10 +33,15 @@ class Hypothesis(NamedTuple):
         return self.how in ("closed form", "eigenvalue interval")
 
 
-def listed(promise: str, proved: bool, hypotheses: tuple[Hypothesis, ...], limit: str) -> str:
-    """What a certificate says when it is printed."""
-    grounds = (f"  {h.how}: {h.statement}" for h in hypotheses)
-    return "\n".join([f"{promise}, {'proved' if proved else 'not proved'}", *grounds, f"  {limit}"])
+def listed(promise: str, proved: bool, hypotheses: tuple[Hypothesis, ...], limit: str) -> list[str]:
+    """What a certificate says when it is printed, line by line."""
+    grounds = (f"{h.how}: {h.statement}" for h in hypotheses)
+    return [f"{promise}, {'proved' if proved else 'not proved'}", *grounds, limit]
+
+
+def grounds_of(hypotheses: tuple[Hypothesis, ...], proved: bool) -> dict[str, Any]:
+    """What a certificate rests on, as attributes of a data set."""
+    return {"proved": proved, "hypotheses": [f"{h.how}: {h.statement}" for h in hypotheses]}
 
 
 # The margin for rounding where it is not bounded, in units of absolute gradients' resolution.

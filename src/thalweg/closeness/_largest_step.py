@@ -1,16 +1,21 @@
 """The step size that keeps an optimizer within a given distance of its flow."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import ceil, inf, isfinite
+from typing import Any
 
 import equinox as eqx
 import numpy as np
+import xarray as xr
 from jaxtyping import PyTree
 
 from .._checks import check_positive
+from .._numbers import significant, with_error
 from ..flows import integrate
 from ..objectives import AbstractObjective
 from ..optimizers import GradientDescent, Optimizer, descend
+from ..results import AbstractResult, axes_of, draw_line
 from ._compare import compare
 from ._distance_law import DistanceLaw, predicted_distance
 
@@ -21,7 +26,7 @@ _RUNS, _NEAR = 8, 0.95
 _LOOKS, _SHARE = 32, 0.02
 
 
-class LargestStep(eqx.Module):
+class LargestStep(AbstractResult):
     """A step size with which an optimizer stays within epsilon of its flow, as a run has shown.
 
     - `step_size`, `steps`: the largest one found, and how many of them reach the final time.
@@ -38,6 +43,34 @@ class LargestStep(eqx.Module):
     predicted: float
     law: DistanceLaw
     gradients: int
+
+    def lines(self) -> list[str]:
+        """The step size, the distance that a run had with it, and what the law predicted."""
+        return [
+            f"largest step size found: {significant(self.step_size)} ({self.steps} steps)",
+            f"distance of that run: {with_error(self.distance, self.error)}",
+            f"predicted to first order: {significant(self.predicted)}",
+            f"cost: {self.gradients} gradients",
+        ]
+
+    def to_xarray(self) -> xr.Dataset:
+        """The step size and the distance, and the law that it was looked for with."""
+        names = ("step_size", "steps", "distance", "error", "predicted")
+        law = self.law.to_xarray().rename({"distance": "law_distance", "error": "law_error"})
+        numbers = {name: getattr(self, name) for name in names}
+        attributes = {**law.attrs, "result": "largest step", "gradients": self.gradients}
+        return law.assign(numbers).assign_attrs(attributes)
+
+    def plot(self, ax: Any = None) -> Any:
+        """The law for the step size that was found, and the largest distance that a run had."""
+        ax = axes_of(ax, "time", "distance to the flow")
+        optimizer = replace(self.law.optimizer, step_size=self.step_size)  # pyright: ignore
+        draw_line(ax, self.law.times, self.law.at(optimizer.time_per_step), label="predicted")
+        ax.axhspan(
+            self.distance - self.error, self.distance + self.error, alpha=0.4, label="of a run"
+        )
+        ax.legend()
+        return ax
 
 
 def largest_step(

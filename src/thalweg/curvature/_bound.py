@@ -3,24 +3,26 @@
 from functools import partial
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray as xr
 from jaxtyping import Array, Float, PyTree
 
 from .._checks import check_positive
+from .._numbers import significant
 from .._precision import jit
 from .._trees import tree_dtype
 from ..losses import Loss
 from ..networks import FullyConnected
 from ..objectives import Objective, check_objective
+from ..results import AbstractResult, axes_of, citations
 from ._chain import bias_size, chain_of, layer_gain, layer_norm, layer_size, probes_of, signals
 from ._eigenvalues import Eigenvalues
 from ._rounding import rounding_unit, slope_size
 
 
-class CurvatureBound(eqx.Module):
+class CurvatureBound(AbstractResult):
     """No eigenvalue of the Hessian is below `value`, at the parameters and in the ball around them.
 
     - `value`: at most 0.
@@ -39,6 +41,34 @@ class CurvatureBound(eqx.Module):
 
     def __float__(self) -> float:
         return float(self.value)
+
+    def lines(self) -> list[str]:
+        """The bound and where it holds."""
+        where = f" within {significant(float(self.radius))}" if float(self.radius) > 0 else ""
+        return [
+            f"no eigenvalue of the Hessian is below {significant(float(self.value), 6)}{where}",
+            f"{len(self.interaction)} layers; a proved bound, which has no error bar",
+        ]
+
+    def to_xarray(self) -> xr.Dataset:
+        """The bound, the radius, and the matrix of layers that it is made of."""
+        variables = {
+            "value": float(self.value),
+            "radius": float(self.radius),
+            "interaction": (["layer", "other_layer"], np.asarray(self.interaction)),
+        }
+        attributes = {"result": "curvature bound", "references": citations(lower_bound)}
+        return xr.Dataset(variables, attrs=attributes)
+
+    def plot(self, ax: Any = None) -> Any:
+        """How strongly each pair of layers bends the network."""
+        ax = axes_of(ax, "layer", "layer")
+        places = np.arange(1, len(self.interaction) + 1)
+        image = ax.imshow(np.asarray(self.interaction), cmap="viridis")
+        ax.set_xticks(places - 1, places)
+        ax.set_yticks(places - 1, places)
+        ax.figure.colorbar(image, ax=ax, label="bound on the second derivatives")
+        return ax
 
     def tightness(self, eigenvalues: Eigenvalues) -> float:
         """The bound over the smallest eigenvalue found: 1 is best, infinite where none is negative.

@@ -6,10 +6,12 @@ from typing import Any, Literal
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+import xarray as xr
 from jaxtyping import Array, Float
 
 from ..flows import Decay, Flow
 from ..optimizers import ClassicalOptimizer
+from ..results import AbstractResult, axes_of, citations, draw_line
 from ._infinite_network import Kernels
 from ._modes import Modes
 from ._prediction import IN_THE_LONG_RUN, Prediction
@@ -20,7 +22,7 @@ _ROUNDING = 1e-13
 _NEGATIVE = 1e-6
 
 
-class PredictedRate(eqx.Module):
+class PredictedRate(AbstractResult):
     """The law of the loss `1/2 sum x_i^2` of quadratic modes, as time goes on.
 
     - `kind`: "linear" for `exp(-exponent t)`, "sublinear" for `t^-power`, "none" where a mode goes
@@ -43,7 +45,35 @@ class PredictedRate(eqx.Module):
     eigenvalue: float
     still: int
 
-    def __str__(self):
+    def lines(self) -> list[str]:
+        """The law, in one line."""
+        return [self._law()]
+
+    def to_xarray(self) -> xr.Dataset:
+        """The numbers of the law."""
+        names = ("exponent", "power", "factor", "crossover", "eigenvalue", "still")
+        known = {name: getattr(self, name) for name in names}
+        numbers = {name: value for name, value in known.items() if value is not None}
+        attributes = {
+            "result": "predicted rate",
+            "kind": self.kind,
+            "references": citations(predicted_rate),
+        }
+        return xr.Dataset(numbers, attrs=attributes)
+
+    def plot(self, ax: Any = None) -> Any:
+        """The law over the times in which it falls by a factor of a million, at most."""
+        ax = axes_of(ax, "time", "loss over the loss at time 1")
+        if self.kind in ("none", "diverges"):
+            ax.text(0.5, 0.5, str(self), ha="center", transform=ax.transAxes, wrap=True)
+            return ax
+        speed = self.exponent + self.power
+        times = np.geomspace(1, 1 + 14 / speed if speed > 0 else 10, 200)
+        logarithm = -self.exponent * (times - 1) - self.power * np.log(times)
+        draw_line(ax, times, np.exp(logarithm), label=str(self))
+        return ax
+
+    def _law(self) -> str:
         which = "1 mode does" if self.still == 1 else f"{self.still} modes do"
         still = f"; {which} not move" if self.still else ""
         if self.kind == "diverges":

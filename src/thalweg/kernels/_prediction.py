@@ -5,8 +5,10 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+import xarray as xr
 from jaxtyping import Array, Float, Int, PyTree
 
+from .._numbers import significant
 from ..flows import Flow
 from ..optimizers import (
     ClassicalOptimizer,
@@ -17,7 +19,7 @@ from ..optimizers import (
     Responses,
     coordinatewise,
 )
-from ..results import Status
+from ..results import AbstractResult, Status, axes_of, citations, draw_line, labelled
 from ._modes import Modes
 
 # An amplitude above this is one that grows, not one that overshoots.
@@ -28,7 +30,7 @@ _RESOLVED = 1e-7
 IN_THE_LONG_RUN = 10**15
 
 
-class Prediction(eqx.Module):
+class Prediction(AbstractResult):
     """Predictions of a network on its training data, at saved times of a run not yet made.
 
     - `times`, `steps`: shape `(saves,)`, as in a `Trajectory`; `steps` is None for a flow.
@@ -63,6 +65,51 @@ class Prediction(eqx.Module):
     def curvatures(self) -> Float[Array, "*kernels modes"]:
         """Of the modes: eigenvalues over the number of samples, those below rounding zero."""
         return self.modes.curvatures
+
+    def lines(self) -> list[str]:
+        """What is predicted, the losses, and how far predictions are from the exact solution."""
+        name = getattr(self.dynamics, "name", "a run")
+        status = self.status.message or self.status.kind
+        end = significant(float(self.times[-1]))
+        start, last = (significant(float(self.loss[i])) for i in (0, -1))
+        exact = "exact for this kernel, up to rounding"
+        known = exact if self.error is None else f"error {significant(float(self.error[-1]))}"
+        told = [
+            f"prediction of {name} by a kernel that stays, to t = {end}: {status}",
+            f"loss: {start} at first, {last} at last",
+            f"outputs at the end: {known}",
+        ]
+        if self.variance is not None:
+            spread = float(jnp.sqrt(jnp.mean(self.variance[-1])))
+            told.append(f"standard deviation over initialisations: {significant(spread)}")
+        return told
+
+    def to_xarray(self) -> xr.Dataset:
+        """Losses and predictions, with their variances and errors where there are any."""
+        names = ("loss", "outputs", "others", "variance", "others_variance", "error")
+        variables = {}
+        for name in names:
+            if (value := getattr(self, name)) is not None:
+                variables |= labelled(name, value, ["time"])
+        coordinates: dict[str, Any] = {
+            "time": (["time"], np.asarray(self.times), {"units": "flow time"})
+        }
+        if self.steps is not None:
+            coordinates["step"] = (["time"], np.asarray(self.steps))
+        attributes = {
+            "result": "prediction",
+            "dynamics": repr(self.dynamics),
+            "status": self.status.kind,
+            "message": self.status.message,
+            "references": citations(self.dynamics),
+        }
+        return xr.Dataset(variables, coordinates, attributes)
+
+    def plot(self, ax: Any = None) -> Any:
+        """The predicted loss. Its error is known in predictions, not in the loss."""
+        ax = axes_of(ax, "time", "loss")
+        draw_line(ax, self.times, self.loss, label=f"predicted, {self.dynamics.name}")
+        return ax
 
 
 class Clock(eqx.Module):

@@ -1,13 +1,14 @@
 """How fast a loss fell: a verdict from data, with its uncertainty."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import numpy as np
+import xarray as xr
 
 from .._checks import check_instance, check_number
-from ..results import Trajectory
+from ..results import AbstractResult, Trajectory, axes_of, draw_line
 from ._prediction import Prediction
 
 Kind = Literal["linear", "sublinear", "neither"]
@@ -25,7 +26,7 @@ _FEWEST = 16
 _FEW_CRESTS = 3
 
 
-class Rate(eqx.Module):
+class Rate(AbstractResult):
     """The law that a loss followed over the later part of a run.
 
     - `kind`: "linear" for `exp(-exponent t)`, "sublinear" for `t^-exponent`, "neither" where
@@ -49,13 +50,43 @@ class Rate(eqx.Module):
         """Whether data decided: False for "neither" where both laws, or too few times, remain."""
         return self.kind != "neither" or min(self.misfit.values(), default=0.0) > _MISFIT
 
-    def __str__(self):
+    def lines(self) -> list[str]:
+        """The verdict with its uncertainty, in one line."""
+        return [self._verdict()]
+
+    def _verdict(self) -> str:
         law = {"linear": "exp(-{} t)", "sublinear": "t^-{}"}
         if self.kind == "neither":
             verdict = "neither linear nor sublinear" if self.judged else "could not be judged"
             return f"{verdict}: {self.message}"
         number = f"({self.exponent:.4g} ± {self.uncertainty:.2g})"
         return f"{self.kind}: loss ~ {law[self.kind].format(number)}"
+
+    def to_xarray(self) -> xr.Dataset:
+        """The exponent and its uncertainty, the window, and what both laws leave."""
+        numbers = {
+            "exponent": self.exponent,
+            "uncertainty": self.uncertainty,
+            "from": self.window[0],
+            "to": self.window[1],
+            **{f"misfit_{law}": misfit for law, misfit in self.misfit.items()},
+        }
+        attributes = {"result": "rate", "kind": self.kind, "message": self.message}
+        return xr.Dataset(numbers, attrs=attributes)
+
+    def plot(self, ax: Any = None) -> Any:
+        """The law over the window, 1 at its beginning, with the band of its uncertainty."""
+        ax = axes_of(ax, "time", "loss over the loss at the beginning of the window")
+        start, end = self.window
+        if self.kind == "neither" or not end > start:
+            ax.text(0.5, 0.5, str(self), ha="center", transform=ax.transAxes, wrap=True)
+            return ax
+        times = np.linspace(start, end, 100)
+        elapsed = times - start if self.kind == "linear" else np.log(times / max(start, times[1]))
+        exponents = self.exponent + self.uncertainty * np.array([-1, 0, 1])
+        laws = np.exp(-np.outer(exponents, elapsed))
+        draw_line(ax, times, laws[1], np.abs(laws[0] - laws[2]) / 2, label=str(self))
+        return ax
 
 
 def rate(
