@@ -111,7 +111,8 @@ class Look:
         )
         self.cost += 2 * int(found.products)
         low = float(found.lower[0])
-        # Curvature is told from none where it accounts, over the way, for the gradient left.
+        # A direction counts as curving down only where its curvature, over the distance travelled,
+        # accounts for the gradient that is left.
         weight = -found.upper * self._length
         index = int(jnp.sum((found.upper < 0) & (weight >= _ACCOUNTS * at.norm)))
         isolated, rest = low > 0 and at.norm <= _ALONE * low * self._length, math.inf

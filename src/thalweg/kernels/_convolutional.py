@@ -125,7 +125,7 @@ class InfiniteConvolutional(InfiniteNetwork):
 
     @property
     def dimensions(self) -> int:
-        """Of an image."""
+        """The number of spatial dimensions: 1 for signals, 2 for images."""
         return len(self.shape) - 1
 
     def _pair(self, c, v, w, same):

@@ -24,7 +24,7 @@ from ._modes import Modes
 
 # An amplitude above this is one that grows, not one that overshoots.
 _GROWN = 1e3
-# Growth per step by less than this is not told from none, for roots that nearly agree.
+# A smaller growth per step counts as none, since roots that nearly agree are inexact.
 _RESOLVED = 1e-7
 # By then momentum that changes has become what it tends to.
 IN_THE_LONG_RUN = 10**15

@@ -26,7 +26,7 @@ class _Extrapolating(ClassicalOptimizer):
         momentum = self.momentum_at(k)
 
         def extrapolated(x, before):
-            # A step number widens what it is divided by.
+            # A momentum computed from a step number may have more digits than the parameters.
             return x + jnp.asarray(momentum, x.dtype) * (x - before)
 
         ahead = jax.tree.map(extrapolated, params, state)
