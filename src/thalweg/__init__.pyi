@@ -3,12 +3,15 @@
 from . import closeness as closeness
 from . import curvature as curvature
 from . import datasets as datasets
+from . import flows as flows
 from . import kernels as kernels
 from . import linear_networks as linear_networks
 from . import losses as losses
 from . import networks as networks
 from . import objectives as objectives
 from . import observables as observables
+from . import optimizers as optimizers
+from . import results as results
 from . import solvers as solvers
 from . import study as study
 from . import until as until

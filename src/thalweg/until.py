@@ -2,6 +2,7 @@
 
 import math
 
+import equinox as eqx
 from jaxtyping import PyTree
 
 from ._checks import check_positive
@@ -15,19 +16,30 @@ from .objectives import AbstractObjective
 _TRY_AGAIN = 0.03
 
 
-class GradientNorm:
+class GradientNorm(eqx.Module):
     """See `gradient_norm`."""
+
+    tolerance: float
 
     def __init__(self, tolerance: float):
         check_positive(tolerance, "tolerance")
         self.tolerance = float(tolerance)
-        self._last, self._doubt = math.inf, None
 
-    def start(self, objective: AbstractObjective, params: PyTree) -> int:
-        """Forget earlier flows. Costs a gradient."""
+    def watch(self, objective: AbstractObjective, params: PyTree) -> "GradientNormWatch":
+        """Look at a flow that begins at `params`."""
+        return GradientNormWatch(self.tolerance, objective, params)
+
+
+class GradientNormWatch:
+    """Looks at one flow: whether its gradient is small enough, or Newton's method ends it."""
+
+    # The gradient at the beginning.
+    cost = 1
+
+    def __init__(self, tolerance: float, objective: AbstractObjective, params: PyTree):
+        self.tolerance = tolerance
         self._first, self._doubt = params, None
         self._last = float(gradient_norm_at(objective, params))
-        return 1
 
     def __call__(
         self,

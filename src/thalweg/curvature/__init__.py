@@ -1,7 +1,7 @@
 """Curvature: extreme eigenvalues of the Hessian, as intervals."""
 
-from ._bound import CurvatureBound as CurvatureBound
 from ._bound import lower_bound as lower_bound
+from ._curvature_bound import CurvatureBound as CurvatureBound
 from ._eigenvalues import Eigenvalues as Eigenvalues
 from ._extreme import Carry as Carry
 from ._extreme import ExtremeEigenvalues as ExtremeEigenvalues

@@ -3,95 +3,25 @@
 from functools import partial
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from jaxtyping import Array, Float, PyTree
 
 from .._checks import check_positive
-from .._numbers import significant
 from .._precision import jit
 from .._trees import tree_dtype
 from ..losses import Loss
 from ..networks import FullyConnected
-from ..objectives import Objective, check_objective
-from ..results import AbstractResult, axes_of, citations
+from ..objectives import AbstractObjective, Objective, check_objective, parted
 from ._chain import bias_size, chain_of, layer_gain, layer_norm, layer_size, probes_of, signals
-from ._eigenvalues import Eigenvalues
+from ._curvature_bound import CurvatureBound
 from ._rounding import rounding_unit, slope_size
 
 
-class CurvatureBound(AbstractResult):
-    """No eigenvalue of the Hessian is below `value`, at the parameters and in the ball around them.
-
-    - `value`: at most 0.
-    - `radius`: of the ball, a Euclidean distance over all parameters; 0 for the point alone.
-    - `interaction`: shape `(layers, layers)`, symmetric: how strongly each pair of layers bends the
-        network, a bound on the Hessian's block beyond its Gauss-Newton part. `value` is minus its
-        largest eigenvalue.
-
-    Where a network has kinks, the Hessian is that of the smooth pieces, which is what it is almost
-    everywhere; a kink itself bends more than any number.
-    """
-
-    value: Float[Array, ""]
-    radius: float | Float[Array, ""]
-    interaction: Float[Array, "layers layers"]
-
-    def __float__(self) -> float:
-        return float(self.value)
-
-    def lines(self) -> list[str]:
-        """The bound and where it holds."""
-        where = f" within {significant(float(self.radius))}" if float(self.radius) > 0 else ""
-        return [
-            f"no eigenvalue of the Hessian is below {significant(float(self.value), 6)}{where}",
-            f"{len(self.interaction)} layers; a proved bound, which has no error bar",
-        ]
-
-    def to_xarray(self) -> xr.Dataset:
-        """The bound, the radius, and the matrix of layers that it is made of."""
-        variables = {
-            "value": float(self.value),
-            "radius": float(self.radius),
-            "interaction": (["layer", "other_layer"], np.asarray(self.interaction)),
-        }
-        attributes = {"result": "curvature bound", "references": citations(lower_bound)}
-        return xr.Dataset(variables, attrs=attributes)
-
-    def plot(self, ax: Any = None) -> Any:
-        """How strongly each pair of layers bends the network."""
-        ax = axes_of(ax, "layer", "layer")
-        places = np.arange(1, len(self.interaction) + 1)
-        image = ax.imshow(np.asarray(self.interaction), cmap="viridis")
-        ax.set_xticks(places - 1, places)
-        ax.set_yticks(places - 1, places)
-        ax.figure.colorbar(image, ax=ax, label="bound on the second derivatives")
-        return ax
-
-    def tightness(self, eigenvalues: Eigenvalues) -> float:
-        """The bound over the smallest eigenvalue found: 1 is best, infinite where none is negative.
-
-            bound.tightness(tw.extreme_eigenvalues(objective, params))
-
-        **Raises:** ValueError if no smallest eigenvalue is among them, or if the eigenvalue's
-        interval contradicts the bound.
-        """
-        if not eigenvalues.counts[1]:
-            raise ValueError("eigenvalues: holds no smallest one.")
-        smallest = eigenvalues.smallest
-        if float(smallest.upper[0]) < float(self.value):
-            raise ValueError(
-                f"eigenvalues: {float(smallest.value[0]):.6g} is below the bound"
-                f" {float(self.value):.6g}; were they computed at other parameters?"
-            )
-        least = float(smallest.value[0])
-        return float(self.value) / least if least < 0 else np.inf
-
-
 def lower_bound(
-    network: Any, params: PyTree, objective: Objective, *, radius: float = 0.0
+    network: Any, params: PyTree, objective: AbstractObjective, *, radius: float = 0.0
 ) -> CurvatureBound:
     """A closed-form bound from below on the smallest eigenvalue of the Hessian.
 
@@ -107,7 +37,7 @@ def lower_bound(
 
     - `network`: the architecture; its own parameters are not used.
     - `params`: parameters of the same structure.
-    - `objective`: loss and data; it predicts with this network.
+    - `objective`: loss and data; it predicts with this network. Weight decay is allowed for.
     - `radius`: of the ball in which the bound is to hold, all parameters taken together.
 
     Costs about 2 gradients, with the singular values of every layer on top.
@@ -122,8 +52,12 @@ def lower_bound(
         Advances in Neural Information Processing Systems, 2021 (the bound by norms, for a point).
     """
     check_positive(radius, "radius", zero=True)
-    network = checked(network, params, objective)
-    return bound_at(network, objective, radius)
+    plain, lowest, _ = unpenalised(objective)
+    network = checked(network, params, plain)
+    bound = bound_at(network, plain, radius)
+    # The sum is rounded, and stays a bound.
+    rounding = jnp.finfo(bound.value.dtype).eps * (jnp.abs(bound.value) + jnp.abs(lowest))
+    return eqx.tree_at(lambda b: b.value, bound, bound.value + lowest - rounding)
 
 
 @jit
@@ -360,6 +294,13 @@ def _surrounded(gradient, below, above):
     return result if after is None else result @ after
 
 
+def unpenalised(objective: AbstractObjective) -> tuple[Objective, Array, Array]:
+    """The objective that the bound is for, and the least and largest curvature of its penalties."""
+    plain, lowest, highest = parted(objective)
+    plain = check_objective(plain, Objective, what="the closed-form bound")
+    return plain, lowest, highest
+
+
 def checked(network, params, objective):
     """The network with these parameters."""
     if jax.tree.structure(network) != jax.tree.structure(params):
@@ -386,7 +327,6 @@ def checked(network, params, objective):
                 f"network: the bound allows biases in the first layer only, and layer {i} has"
                 f" them (`bias=False` makes a network without any); {remedy}"
             )
-    objective = check_objective(objective, Objective, what="the closed-form bound")
     if not isinstance(objective.loss, Loss):
         raise TypeError(
             "objective: the bound is for the losses of `tw.losses`, of which it knows that they are"

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._checks import check_positive
 from .._precision import jit
-from ..objectives import Objective
+from ..objectives import AbstractObjective, Objective
 from ._bound import (
     Passage,
     chained,
@@ -17,12 +17,13 @@ from ._bound import (
     is_linear,
     linear_layers,
     product,
+    unpenalised,
 )
 from ._rounding import rounding_unit
 
 
 def upper_bound(
-    network: Any, params: PyTree, objective: Objective, *, radius: float = 0.0
+    network: Any, params: PyTree, objective: AbstractObjective, *, radius: float = 0.0
 ) -> Float[Array, ""]:
     """A closed-form bound from above on the absolute value of every eigenvalue of the Hessian.
 
@@ -32,7 +33,10 @@ def upper_bound(
     (docs/curvature.md).
     """
     check_positive(radius, "radius", zero=True)
-    return upper_bound_at(checked(network, params, objective), objective, radius)
+    plain, lowest, highest = unpenalised(objective)
+    bound = upper_bound_at(checked(network, params, plain), plain, radius)
+    decay = jnp.maximum(jnp.abs(lowest), jnp.abs(highest))
+    return (bound + decay) * (1 + jnp.finfo(bound.dtype).eps)
 
 
 @jit

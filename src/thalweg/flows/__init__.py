@@ -11,3 +11,6 @@ from ._nesterov_flow import NesterovFlow as NesterovFlow
 from ._until import Arrival as Arrival
 from ._until import Departure as Departure
 from ._until import Ending as Ending
+from ._until import Watch as Watch
+
+__all__ = ["Flow", "GradientFlow", "HeavyBallFlow", "NesterovFlow", "integrate"]

@@ -62,12 +62,12 @@ class Arrival(eqx.Module):
         return self.limit is not None
 
 
-@runtime_checkable
-class Ending(Protocol):
-    """Decides where a flow has arrived: see `thalweg.until`."""
+class Watch(Protocol):
+    """Looks at one flow now and then, and remembers what it saw of it."""
 
-    def start(self, objective: AbstractObjective, params: PyTree) -> int:
-        """Called once, with where the flow begins; returns what it cost in gradients."""
+    @property
+    def cost(self) -> int:
+        """Gradients that it took to begin."""
         ...
 
     def __call__(
@@ -86,6 +86,15 @@ class Ending(Protocol):
         ...
 
 
+@runtime_checkable
+class Ending(Protocol):
+    """Decides where a flow has arrived: see `thalweg.until`."""
+
+    def watch(self, objective: AbstractObjective, params: PyTree) -> Watch:
+        """Called once for a flow, with where it begins."""
+        ...
+
+
 def follow_until(
     flow, objective: AbstractObjective, params: PyTree, ending: Ending, save_at: Any, t1, **options
 ) -> Trajectory:
@@ -97,7 +106,8 @@ def follow_until(
     times = _looks(objective, params, t1)
     times = np.union1d(times, wanted[wanted <= times[-1]])
     run = Integration(flow, objective, params, save_at=times, aside=_ASIDE, **options)
-    cost = _LOOKING + (ending.start(objective, run.params) or 0)
+    watch = ending.watch(objective, run.params)
+    cost = _LOOKING + watch.cost
     state, rows = run.initial(), []
     arrival, before, resting = Arrival(), run.params, 0
     last: Snapshot | None = None
@@ -117,7 +127,7 @@ def follow_until(
         rate = last.time ** (-1 if flow.real_spectrum else -2)
         state, here = run.solution(state, last.time)
         momentum = flow.momentum(here, last.time)
-        arrival = ending(objective, last.params, float(last.error or 0.0), rate, momentum)
+        arrival = watch(objective, last.params, float(last.error or 0.0), rate, momentum)
         cost += arrival.cost
         resting = resting + 1 if _same(last.params, before) else 0
         if resting == _RESTS:

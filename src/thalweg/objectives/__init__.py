@@ -9,6 +9,7 @@ from ._objective import Objective as Objective
 from ._penalised import AbstractPenalty as AbstractPenalty
 from ._penalised import Penalised as Penalised
 from ._penalised import WeightDecay as WeightDecay
+from ._penalised import parted as parted
 from ._reductions import AbstractReduction as AbstractReduction
 from ._reductions import AllAtOnce as AllAtOnce
 from ._reductions import MicroBatches as MicroBatches

@@ -135,9 +135,10 @@ class AbstractObjective(eqx.Module):
         """Evaluate once and refuse what would make every later number meaningless.
 
         **Raises:** TypeError for parameters or values that are not real floating-point arrays with
-        at least the digits of float32; ValueError for parameters, a value or a gradient that are
-        not finite, a value that is not a single number, two values that differ at the same
-        parameters, and a gradient whose arrays do not have the shapes of those of `params`.
+        at least the digits of float32; ValueError for parameters or a value that are not finite, a
+        value that is not a single number, two values that differ at the same parameters, and a
+        gradient whose arrays do not have the shapes of those of `params`. (A gradient that is not
+        finite makes a flow diverge where it starts.)
         """
         check_params(params)
         check_digits(params)
@@ -157,7 +158,6 @@ class AbstractObjective(eqx.Module):
                 f"objective: the gradient has arrays of shape {shapes[0]}, and the parameters"
                 f" {shapes[1]}."
             )
-        check_params(gradient, "objective: the gradient")
 
 
 class Segment(AbstractObjective):

@@ -130,5 +130,23 @@ class Penalised(AbstractObjective):
         super().check(params)
 
 
+def parted(objective: AbstractObjective) -> tuple[AbstractObjective, Array, Array]:
+    """An objective without its penalties, and between which numbers their curvatures lie, in sum.
+
+    **Raises:** TypeError for a penalty of which that is not known.
+    """
+    low = high = jnp.zeros(())
+    while isinstance(objective, Penalised):
+        if not isinstance(objective.penalty, AbstractPenalty):
+            raise TypeError(
+                "objective: nothing is known of the curvature of its penalty; it is known of"
+                " tw.objectives.WeightDecay and other subclasses of"
+                " tw.objectives.AbstractPenalty."
+            )
+        lowest, highest = objective.penalty.curvature
+        low, high, objective = low + lowest, high + highest, objective.objective
+    return objective, low, high
+
+
 def _sum(a: PyTree, b: PyTree) -> PyTree:
     return tree_axpy(1, a, b)

@@ -15,3 +15,14 @@ from ._linear_reading import NotLinearError as NotLinearError
 from ._nesterov import Nesterov as Nesterov
 from ._nesterov import NesterovConstant as NesterovConstant
 from ._optax import Optax as Optax
+
+__all__ = [
+    "GradientDescent",
+    "HeavyBall",
+    "HigherMomentum",
+    "Nesterov",
+    "NesterovConstant",
+    "Optax",
+    "Optimizer",
+    "descend",
+]

@@ -14,3 +14,5 @@ from ._resumable import follow as follow
 from ._status import Stats as Stats
 from ._status import Status as Status
 from ._trajectory import Trajectory as Trajectory
+
+__all__ = ["AbstractResult", "Stats", "Status", "Trajectory", "citations", "load", "save"]
