@@ -38,4 +38,5 @@ for i, time in enumerate(gap.times):
         f"t = {time:.1f}  distance {gap.distance[i]:.2e} +- {gap.error[i]:.1e}"
         f"  sharpness {sharpness:.1f} +- {residual:.1e}"
     )
+print(gap)
 print(certificate)

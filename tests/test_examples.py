@@ -70,8 +70,17 @@ def check_flax_nnx(objective, params, flow, **_):
     check_hidden_layer(objective, params, parts, residual)
 
 
+def check_two_variables(flow, curvature, certificate, **_):
+    assert flow.status.ok
+    assert certificate.step_size > 0
+    for (x, y), found in zip(np.asarray(flow.params), curvature.largest.value, strict=True):
+        hessian = np.array([[2 - 400 * (y - 3 * x**2), -400 * x], [-400 * x, 200]])
+        np.testing.assert_allclose(found, np.linalg.eigvalsh(hessian)[-1:], rtol=1e-9)
+
+
 # What to check beyond "it runs": one line for an example that claims more.
 CHECKS = {
+    "function_of_two_variables.py": check_two_variables,
     "objective_equinox.py": check_equinox,
     "objective_flax_nnx.py": check_flax_nnx,
     "objective_plain_function.py": check_plain_function,
