@@ -1,4 +1,4 @@
-"""Gradient flow and descent in a curved valley, from a function of two variables and its Hessian."""
+"""Gradient flow and descent in a curved valley: a function of two variables and its Hessian."""
 
 import jax
 import jax.numpy as jnp

@@ -40,7 +40,7 @@ class Trajectory(AbstractResult):
 
     times: Float[Array, "saves"]
     params: PyTree
-    observables: dict[str, Array]
+    observables: dict[str, PyTree]
     error: Float[Array, "saves"] | None
     steps: Int[Array, "saves"] | None
     status: Status = eqx.field(static=True)
