@@ -172,6 +172,11 @@ def test_predictions_are_those_without_the_penalty():
     apart = objective.predictions(ends[0]) - objective.predictions(ends[1])
     expected = np.sqrt(np.mean(np.sum(np.square(apart), axis=1)))
     np.testing.assert_allclose(gap.prediction_distance[-1], expected, rtol=1e-10)
+    # The second-order part of the loss's error bar knows of the penalty's curvature.
+    strong = tw.Penalised(objective, tw.objectives.WeightDecay(1e4))
+    bars = tw.compare(run, flow, strong).loss_error
+    steep = np.linalg.norm(ravel_pytree(strong.gradient(ends[1]))[0])
+    assert float(bars[-1]) >= steep * gap.error[-1] + 0.5 * 0.99e4 * gap.error[-1] ** 2
     with pytest.raises(TypeError, match=r"tangent kernel needs .*which Penalised has not"):
         tw.predicted_run(tw.GradientFlow(), whole, params, times)
 

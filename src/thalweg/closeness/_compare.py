@@ -42,8 +42,8 @@ class Comparison(AbstractResult):
       over the root of the number of samples.
     - `notes`: what makes these numbers doubtful or NaN, in sentences; see `compare`.
 
-    `loss_error` is `None` where no objective is known; `prediction_distance` and `prediction_error`
-    are also where it has no predictions.
+    `loss_error` is `None` where no objective is known. `prediction_distance` and `prediction_error`
+    are `None` where the objective has no predictions, too.
     """
 
     times: Float[Array, "times"]
@@ -170,12 +170,12 @@ def compare(
     if known is not None:
         predicting = supervised(known)
         points = [(row(a, i), row(b, i), error[i]) for i in range(len(ours))]
-        if predicting is None:
-            rows = [_in_loss(known, *point) for point in points]
-            measured, loss_error = _columns(rows)
-        else:
+        if predicting is not None:
             rows = [_in_prediction_space(known, predicting, *point) for point in points]
             measured, loss_error, prediction_distance, prediction_error = _columns(rows)
+        if predicting is not known:
+            # A penalty curves the landscape, but not the predictions.
+            measured, loss_error = _columns([_in_loss(known, *point) for point in points])
         if objective is not None:
             loss_difference = measured
     notes += shortcomings(run, flow, ours, bool(travelled == 0))
