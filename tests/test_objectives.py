@@ -177,7 +177,7 @@ def test_predictions_are_those_without_the_penalty():
     bars = tw.compare(run, flow, strong).loss_error
     steep = np.linalg.norm(ravel_pytree(strong.gradient(ends[1]))[0])
     assert float(bars[-1]) >= steep * gap.error[-1] + 0.5 * 0.99e4 * gap.error[-1] ** 2
-    with pytest.raises(TypeError, match=r"tangent kernel needs .*which Penalised has not"):
+    with pytest.raises(TypeError, match=r"tangent kernel needs .*which Penalised does not have"):
         tw.predicted_run(tw.GradientFlow(), whole, params, times)
 
 

@@ -165,6 +165,7 @@ def compare(
     travelled = jnp.max(moved)
     error = _error(run, ours) + _error(flow, theirs)
     loss_difference = _rows(run.loss, ours) - _rows(flow.loss, theirs)
+    measured = loss_difference
     loss_error = prediction_distance = prediction_error = None
     known = objective or flow.objective or run.objective
     if known is not None:

@@ -34,9 +34,8 @@ def check_objective(
         objective = supervised(objective) or objective
     if isinstance(objective, AbstractObjective) and not isinstance(objective, kind):
         missing, who = _HAS[kind]
-        raise TypeError(
-            f"objective: {what} needs {missing}, which {type(objective).__name__} has not; {who}."
-        )
+        given = type(objective).__name__
+        raise TypeError(f"objective: {what} needs {missing}, which {given} does not have; {who}.")
     if isinstance(objective, FunctionType):
         raise TypeError(
             "objective: expected an objective, got a function; `tw.FunctionObjective(function)`"

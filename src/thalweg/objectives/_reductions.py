@@ -83,37 +83,37 @@ class MicroBatches(AbstractReduction):
 
     def sum(self, batch: Callable[..., PyTree], *arrays: Array) -> PyTree:
         """The sum of `batch` over micro-batches."""
-        samples = arrays[0].shape[0]
-        if self.size >= samples:
+        if self.size >= arrays[0].shape[0]:
             return batch(*arrays)
-        whole, rest = divmod(samples, self.size)
-        head = whole * self.size
-        split = [_split(a, whole, head) for a in arrays]
+        split, rest = self._split(arrays)
         shapes = jax.eval_shape(batch, *(s[0] for s in split))
         zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
         def add(total, parts):
             return jax.tree.map(jnp.add, total, batch(*parts)), None
 
-        total, _ = jax.lax.scan(add, zero, tuple(split))
-        if rest:
-            total = jax.tree.map(jnp.add, total, batch(*(a[head:] for a in arrays)))
+        total, _ = jax.lax.scan(add, zero, split)
+        if rest[0].shape[0]:
+            total = jax.tree.map(jnp.add, total, batch(*rest))
         return total
 
     def per_sample(self, batch: Callable[..., PyTree], *arrays: Array) -> PyTree:
         """`batch` of every micro-batch, in a row."""
-        samples = arrays[0].shape[0]
-        if self.size >= samples:
+        if self.size >= arrays[0].shape[0]:
             return batch(*arrays)
-        whole, rest = divmod(samples, self.size)
-        head = whole * self.size
-        split = tuple(_split(a, whole, head) for a in arrays)
+        split, rest = self._split(arrays)
         parts = jax.lax.map(lambda some: batch(*some), split)
-        result = jax.tree.map(lambda a: a.reshape((head, *a.shape[2:])), parts)
-        if rest:
-            last = batch(*(a[head:] for a in arrays))
-            result = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), result, last)
+        result = jax.tree.map(lambda a: a.reshape((-1, *a.shape[2:])), parts)
+        if rest[0].shape[0]:
+            result = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), result, batch(*rest))
         return result
+
+    def _split(self, arrays: tuple[Array, ...]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """Whole micro-batches along a new leading axis, and the samples that are left."""
+        whole = arrays[0].shape[0] // self.size
+        head = whole * self.size
+        split = tuple(a[:head].reshape((whole, self.size, *a.shape[1:])) for a in arrays)
+        return split, tuple(a[head:] for a in arrays)
 
 
 class Sharded(AbstractReduction):
@@ -187,7 +187,3 @@ class Sharded(AbstractReduction):
 
     def _sharding(self, *axes: Any) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec(*axes))
-
-
-def _split(array: Array, parts: int, head: int) -> Array:
-    return array[:head].reshape((parts, head // parts, *array.shape[1:]))
