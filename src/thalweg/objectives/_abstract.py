@@ -151,7 +151,7 @@ class AbstractObjective(eqx.Module):
                 "objective: two calls with the same parameters differ, so there is no landscape to"
                 " follow. Switch off dropout and other randomness."
             )
-        gradient = self.gradient(params)
+        gradient = jax.eval_shape(self.gradient, params)
         shapes = [jax.tree.map(jnp.shape, tree) for tree in (gradient, params)]
         if shapes[0] != shapes[1]:
             raise ValueError(

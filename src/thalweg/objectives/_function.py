@@ -9,7 +9,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from .._precision import in_full_precision
-from .._trees import tree_dtype, tree_norm, tree_scattered, tree_sub
+from .._trees import tree_dot, tree_dtype, tree_norm, tree_scattered, tree_sub
 from ._abstract import AbstractObjective
 
 
@@ -90,13 +90,16 @@ class FunctionObjective(AbstractObjective):
         """
         try:
             super().check(params)
-            direction = tree_scattered(params)
-            gradient = jax.grad(self.function)
-            slope, curved = jax.jvp(gradient, (params,), (direction,))
         except jax.errors.TracerArrayConversionError as error:
             raise TypeError(
                 "objective: JAX cannot trace the function. Write it with jax.numpy, not numpy."
             ) from error
+        if self.given_gradient is None and self.given_hessian is None:
+            return
+        # In reverse mode twice: a function with a custom gradient may have no forward derivative.
+        direction, gradient = tree_scattered(params), jax.grad(self.function)
+        slope = gradient(params)
+        curved = jax.grad(lambda p: tree_dot(gradient(p), direction))(params)
         size, eps = ravel_pytree(params)[0].size, float(jnp.finfo(tree_dtype(params)).eps)
         if self.given_gradient is not None:
             # Near a critical point both are rounding.
