@@ -13,7 +13,7 @@ import xarray as xr
 
 from thalweg.study import StoreError
 from thalweg.study.report._render import render
-from thalweg.study.report._results import read_results
+from thalweg.study.results import read_results
 from thalweg.study.store import Store
 
 ATTRIBUTES = {
@@ -42,7 +42,7 @@ def shown(directory):
 
 
 def reported(directory):
-    return render(read_results(directory))
+    return render(read_results(Store.open(directory)))
 
 
 def damage(read, directory, expected):

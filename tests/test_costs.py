@@ -15,8 +15,9 @@ from thalweg.results import Stats
 from thalweg.study._cost import Cost
 from thalweg.study.build import build
 from thalweg.study.declare import parse_spec
-from thalweg.study.report._results import read_results
 from thalweg.study.report._tables import cost_table
+from thalweg.study.results import read_results
+from thalweg.study.store import Store
 
 from .studies import TINY, WILD, rewrite_attributes
 
@@ -107,7 +108,11 @@ def test_the_store_holds_what_the_library_counts(finished):
     assert groups["certificate, gradient descent"]["gradients"] == certificate.gradients
     assert groups["gradient descent"]["gradients"] == descent.stats.gradients == 20
     for name in ("gradient flow", "gradient descent", "heavy ball"):
-        products = read_results(finished).curvature[name.replace(" ", "_")].numbers("products")
+        products = (
+            read_results(Store.open(finished))
+            .of("curvature")[name.replace(" ", "_")]
+            .numbers("products")
+        )
         seen = groups[f"curvature, {name}"]
         assert (seen["products"], seen["gradients"]) == (sum(products), len(products))
 
@@ -146,7 +151,7 @@ def test_an_unfinished_study_has_no_total(finished, tmp_path):
     spent = [field.name for field in dataclasses.fields(Cost)]
     stage = tmp_path / "copy" / "study.zarr" / "curvature" / "gradient_flow"
     rewrite_attributes(stage, "complete", *spent)
-    table = {row[0]: row for row in cost_table(read_results(tmp_path / "copy")).rows}
+    table = {row[0]: row for row in cost_table(read_results(Store.open(tmp_path / "copy"))).rows}
     assert table["curvature, gradient flow"] == [
         "curvature, gradient flow",
         *["unknown"] * 7,

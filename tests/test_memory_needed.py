@@ -23,7 +23,7 @@ from pathlib import Path
 jax.config.update("jax_enable_x64", True)
 from thalweg.flows import Integration
 from thalweg.study import parse_spec
-from thalweg.study._run_stage import carry_out_run
+from thalweg.study.resumable import carry_out_run
 from thalweg.study.build import build
 from thalweg.study.progress import Silent
 from thalweg.study.store import Store

@@ -13,9 +13,9 @@ import zarr.storage._local
 import thalweg as tw
 from thalweg.optimizers import Descent
 from thalweg.study import StoreError, _checkpoints
-from thalweg.study._run_stage import carry_out_run
 from thalweg.study.progress import Silent
 from thalweg.study.report._page import written
+from thalweg.study.resumable import carry_out_run
 from thalweg.study.store import Store
 
 ROWS, PATH = 6, "optimizers/run"

@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from thalweg.study import StoreError
+from thalweg.study.charts._axes import Axis, span
 from thalweg.study.report import write_report
-from thalweg.study.report._axes import Axis, span
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 
@@ -95,7 +95,13 @@ def test_the_report_needs_only_the_store(reports):
     first = reports["tiny"].read_text()
     reports["tiny"].unlink()
     assert write_report(reports["tiny"].parent).read_text() == first
-    for word in ("Verdict", "2/η", "Methods to cite", "BibTeX", "Gradient-equivalents".lower()):
+    for word in (
+        "Verdict",
+        "limit of stability",
+        "Methods to cite",
+        "BibTeX",
+        "Gradient-equivalents".lower(),
+    ):
         assert word in first
     assert "http://www.w3.org/2000/svg" in first
     assert first.count("http") == first.count("http://www.w3.org/2000/svg"), "no other address"

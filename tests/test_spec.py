@@ -12,7 +12,11 @@ from .studies import TINY
 
 def test_a_good_study():
     spec = parse_spec(TINY).spec
-    assert spec.run_names() == ["gradient_descent", "heavy_ball", "nesterov"]
+    assert [run.known_as for run in spec.optimizers] == [
+        "gradient_descent",
+        "heavy_ball",
+        "nesterov",
+    ]
     assert spec.curvature.largest == 1
     assert spec.flow.atol is None
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import thalweg as tw
+from thalweg.study.results import read_results
+from thalweg.study.stages.certificates import bounded
 from thalweg.study.store import Store
-from thalweg.study.verdict import _certificate
 
 TIMES = np.arange(5.0)
 PROVED, SAMPLED = [["curvature", "closed form"]], [["curvature", "sampled"]]
@@ -40,8 +41,9 @@ def said(tmp_path):
             times = TIMES[:rows] if path == "comparisons/gd" else TIMES
             store.allocate(path, {"time": times}, dict.fromkeys(columns, ()), "float64", more)
             store.write_columns(path, columns)
-        [sentence] = _certificate(store, "gd")
-        return sentence
+        results = read_results(store)
+        parts = (results.of(stage)["gd"] for stage in ("optimizers", "certificates", "comparisons"))
+        return bounded(*parts)
 
     return of
 

@@ -1,22 +1,18 @@
 """The handwritten digits that scikit-learn brings along."""
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
+from .._section import Count
 from ._dataset import Dataset, check_count
+from ._section import DataSection, DataShape
 
 # Of all of them.
 _SAMPLES, _PIXELS, _CLASSES = 1797, 64, 10
-
-
-def digits_sizes(samples: int | None) -> tuple[int, tuple[int, ...], int]:
-    """What `digits` would return: samples, the shape of one, and classes.
-
-    **Raises:** as `digits` does.
-    """
-    return check_count(samples, _SAMPLES), (_PIXELS,), _CLASSES
 
 
 def digits(samples: int | None = None) -> Dataset:
@@ -34,3 +30,18 @@ def digits(samples: int | None = None) -> Dataset:
     return Dataset(
         jnp.asarray(pixels[:count] / 16.0, float), jnp.asarray(labels[:count]), "digits", _CLASSES
     )
+
+
+class DigitsSection(DataSection):
+    """`kind = "digits"`: scikit-learn's 8 x 8 digits; no download."""
+
+    kind: Literal["digits"] = "digits"
+    samples: Count | None = None
+    standardise: bool = False
+
+    def shape(self, folder: Path) -> DataShape:
+        return DataShape(check_count(self.samples, _SAMPLES), (_PIXELS,), _CLASSES, _CLASSES)
+
+    def load(self, folder: Path, key: PRNGKeyArray) -> Dataset:
+        found = digits(self.samples)
+        return found.standardised() if self.standardise else found

@@ -1,17 +1,22 @@
 """Gaussian inputs, labelled by a teacher network."""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
+from pydantic import Field
 
 from .._checks import check_positive, check_positive_integer
 from .._memory import check_memory, check_parameters
-from ..networks import Activation, FullyConnected, fully_connected
+from .._section import Count
+from ..networks import Activation, ActivationName, FullyConnected, fully_connected
 from ._dataset import Dataset
+from ._section import DataSection, DataShape
 
 
 def gaussian_teacher(
@@ -66,3 +71,29 @@ def _default_teacher(
     features: int, hidden: int, outputs: int, activation, key: PRNGKeyArray
 ) -> FullyConnected:
     return fully_connected([features, hidden, outputs], activation=activation, bias=False, key=key)
+
+
+class GaussianSection(DataSection):
+    """`kind = "gaussian"`: Gaussian inputs labelled by a teacher with one hidden layer."""
+
+    kind: Literal["gaussian"] = "gaussian"
+    samples: Count
+    features: Count
+    hidden: Count = 4
+    outputs: Count = 1
+    activation: ActivationName = "relu"
+    noise: Annotated[float, Field(ge=0)] = 0.0
+
+    def shape(self, folder: Path) -> DataShape:
+        return DataShape(self.samples, (self.features,), self.outputs, None)
+
+    def load(self, folder: Path, key: PRNGKeyArray) -> Dataset:
+        return gaussian_teacher(
+            self.samples,
+            self.features,
+            hidden=self.hidden,
+            outputs=self.outputs,
+            activation=self.activation,
+            noise=self.noise,
+            key=key,
+        )

@@ -6,11 +6,14 @@ from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
 from .._checks import check_positive_integer
 from .._memory import check_memory
+from .._section import Count, Positive
 from ._dataset import Dataset, check_count
 from ._idx_file import IdxFile
+from ._section import DataSection, DataShape
 
 _PREFIX = {"train": "train", "test": "t10k"}
 
@@ -57,16 +60,31 @@ def idx(
     return Dataset(jnp.asarray(pixels, float), targets, Path(folder).name, _classes(named))
 
 
-def idx_sizes(
-    folder: str | Path, *, samples: int | None, every: int, split: Literal["train", "test"]
-) -> tuple[int, tuple[int, ...], int]:
-    """What `idx` would return: samples, height and width, and classes; no image is read.
+class IdxSection(DataSection):
+    """`kind = "idx"`: a folder of IDX files (MNIST, Fashion-MNIST)."""
 
-    **Raises:** as `idx` does, as far as headers and labels show it.
-    """
-    images, labels = _open(folder, split)
-    count = check_count(samples, -(-images.shape[0] // every))
-    return count, images.shape[1:], _classes(_labels(labels))
+    kind: Literal["idx"] = "idx"
+    folder: str
+    samples: Count | None = None
+    every: Count = 1
+    split: Literal["train", "test"] = "train"
+    mean: float = 0.1307
+    deviation: Positive = 0.3081
+
+    def shape(self, folder: Path) -> DataShape:
+        images, labels = _open(folder / self.folder, self.split)
+        count = check_count(self.samples, -(-images.shape[0] // self.every))
+        classes = _classes(_labels(labels))
+        return DataShape(count, images.shape[1:], classes, classes)
+
+    def load(self, folder: Path, key: PRNGKeyArray) -> Dataset:
+        return idx(
+            folder / self.folder,
+            samples=self.samples,
+            every=self.every,
+            split=self.split,
+            normalise=(self.mean, self.deviation),
+        )
 
 
 def _open(folder: str | Path, split: str) -> tuple[IdxFile, IdxFile]:

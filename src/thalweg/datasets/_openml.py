@@ -1,13 +1,17 @@
 """Data sets of openml.org, by name."""
 
 from http.client import HTTPException
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
+from jaxtyping import PRNGKeyArray
 
+from .._section import Count
 from ._dataset import Dataset, check_count
+from ._section import DataSection
 
 
 def openml(name: str, *, version: int | str = "active", samples: int | None = None) -> Dataset:
@@ -45,3 +49,17 @@ def openml(name: str, *, version: int | str = "active", samples: int | None = No
         return Dataset(inputs, jnp.asarray(target[:count, None], float), name)
     categories, labels = np.unique(target, return_inverse=True)
     return Dataset(inputs, jnp.asarray(labels[:count]), name, len(categories))
+
+
+class OpenMLSection(DataSection):
+    """`kind = "openml"`: a data set of openml.org by name; needs to be online."""
+
+    kind: Literal["openml"] = "openml"
+    name: str
+    version: Count | None = None
+    samples: Count | None = None
+    standardise: bool = True
+
+    def load(self, folder: Path, key: PRNGKeyArray) -> Dataset:
+        found = openml(self.name, version=self.version or "active", samples=self.samples)
+        return found.standardised() if self.standardise else found

@@ -1,6 +1,6 @@
 """Gradient flow."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ import numpy as np
 
 from ..solvers import FirstOrder
 from ._base import Decay, Flow
+from ._section import FlowSection
 
 
 class GradientFlow(Flow):
@@ -35,3 +36,12 @@ class GradientFlow(Flow):
     def response(self, eigenvalue, time):
         """`exp(-eigenvalue * time)`."""
         return np.exp(-np.multiply(eigenvalue, time))
+
+
+class GradientFlowSection(FlowSection):
+    """`kind = "gradient_flow"`."""
+
+    kind: Literal["gradient_flow"] = "gradient_flow"
+
+    def make(self) -> GradientFlow:
+        return GradientFlow()

@@ -1,15 +1,17 @@
 """Heavy-ball flow: a ball with friction."""
 
 import math
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float
+from pydantic import Field
 
 from .._checks import check_positive
 from ..solvers import SecondOrder
 from ._base import Decay, SecondOrderFlow
+from ._section import FlowSection
 
 # Oscillations fade like exp(-friction t / 2). From this friction times the horizon on, what follows
 # them outweighs them: chosen by benchmarks/momentum_flows.py.
@@ -84,3 +86,13 @@ class HeavyBallFlow(SecondOrderFlow):
                 1 + signed / 2 + signed**2 / 24 + half * t * (1 + signed / 6 + signed**2 / 120)
             )
         return np.where(x < 1e-3, critical, np.where(square > 0, over, under))
+
+
+class HeavyBallFlowSection(FlowSection):
+    """`kind = "heavy_ball_flow"`, with its friction."""
+
+    kind: Literal["heavy_ball_flow"] = "heavy_ball_flow"
+    friction: Annotated[float, Field(ge=0)]
+
+    def make(self) -> HeavyBallFlow:
+        return HeavyBallFlow(self.friction)

@@ -1,7 +1,7 @@
 """Nesterov flow: a ball whose friction fades."""
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,10 @@ import scipy.special
 from jaxtyping import Array, Float
 
 from .._checks import check_positive
+from .._section import Positive
 from .._trees import tree_dtype, tree_norm
 from ._base import Decay, SecondOrderFlow
+from ._section import FlowSection
 
 # From this parameter on 0F1 is computed here.
 _LARGE_ORDER = 100
@@ -138,3 +140,13 @@ def _confluent_limit(b, z):
     negative = z[..., None] < 0
     wave = np.where(negative, np.cos(phase), np.cosh(np.where(negative, 0, phase)))
     return np.where(small, 0, wave @ weight / np.sum(weight))
+
+
+class NesterovFlowSection(FlowSection):
+    """`kind = "nesterov_flow"`, with its damping."""
+
+    kind: Literal["nesterov_flow"] = "nesterov_flow"
+    damping: Positive = 3.0
+
+    def make(self) -> NesterovFlow:
+        return NesterovFlow(self.damping)

@@ -7,11 +7,13 @@ from jaxtyping import Array, Float
 from ._activations import ACTIVATIONS, Activation, leaky_relu
 from ._convolutional import (
     Convolutional,
+    PooledSection,
+    StridedSection,
     convolutional,
     convolutional_pooled,
     convolutional_strided,
 )
-from ._fully_connected import FullyConnected, fully_connected
+from ._fully_connected import FullyConnected, FullyConnectedSection, fully_connected
 from ._initialisations import (
     INITIALISATIONS,
     He,
@@ -22,18 +24,25 @@ from ._initialisations import (
     UniformFanIn,
     Xavier,
 )
+from ._section import ActivationName, InitialisationName, NetworkSection
 from ._two_layer import TwoLayer, two_layer
 
 __all__ = [
     "ACTIVATIONS",
     "INITIALISATIONS",
     "Activation",
+    "ActivationName",
     "Convolutional",
     "FullyConnected",
+    "FullyConnectedSection",
     "He",
     "Initialisation",
+    "InitialisationName",
     "LeCun",
     "NearZero",
+    "NetworkSection",
+    "PooledSection",
+    "StridedSection",
     "TangentKernel",
     "TwoLayer",
     "UniformFanIn",

@@ -3,18 +3,23 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
+from pydantic import Field
 
 from .._checks import check_positive_integers
 from .._memory import check_parameters
+from .._section import Widths
 from ._activations import Activation
 from ._activations import activation as find_activation
 from ._initialisations import Initialisation, UniformFanIn, Xavier, initialisation
 from ._layers import Convolution, Dense, as_sample, max_pool, mean_of_places
+from ._section import ActivationName, NetworkSection, has_kinks, side_of
 
 _KERNEL = 5
 # Only the first convolution of the published networks is padded: 28 x 28 then counts as 32 x 32.
@@ -238,3 +243,55 @@ def _convolutional(shape, *, paddings, sizes, activation, average, bias, laws, k
     return Convolutional(
         convolutions, layers, find_activation(activation), pool, average, tuple(shape)
     )
+
+
+# Images that a processor works on at once: what is between layers then fits into its caches.
+_FEW_IMAGES = 50
+
+
+class _PublishedSection(NetworkSection):
+    """The published convolutional networks, for square images."""
+
+    activation: ActivationName = "relu"
+    channels: Widths = Field(default=[6, 16])
+    widths: Widths = Field(default=[120, 84])
+
+    @property
+    def kinks(self) -> bool:
+        return has_kinks(self.activation)
+
+    @property
+    def at_once(self) -> int | None:
+        return _FEW_IMAGES if jax.default_backend() == "cpu" else None
+
+    def _made(self, make: Callable[..., Convolutional], sample, outputs, key) -> Convolutional:
+        return make(
+            side=side_of(sample, make.__name__),
+            outputs=outputs,
+            channels=self.channels,
+            widths=self.widths,
+            activation=self.activation,
+            key=key,
+        )
+
+
+class StridedSection(_PublishedSection):
+    """`kind = "convolutional_strided"`: square images only."""
+
+    kind: Literal["convolutional_strided"] = "convolutional_strided"
+
+    def draw(self, sample: tuple[int, ...], outputs: int, key: PRNGKeyArray) -> Convolutional:
+        return self._made(convolutional_strided, sample, outputs, key)
+
+
+class PooledSection(_PublishedSection):
+    """`kind = "convolutional_pooled"`: square images only."""
+
+    kind: Literal["convolutional_pooled"] = "convolutional_pooled"
+
+    @property
+    def kinks(self) -> bool:
+        return True
+
+    def draw(self, sample: tuple[int, ...], outputs: int, key: PRNGKeyArray) -> Convolutional:
+        return self._made(convolutional_pooled, sample, outputs, key)

@@ -1,19 +1,24 @@
 """Fully connected networks of any depth."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
+from pydantic import Field
 
 from .._checks import check_positive_integers
 from .._memory import check_parameters
+from .._section import Widths
 from ._activations import Activation
 from ._activations import activation as find_activation
 from ._initialisations import Initialisation, initialisation
 from ._layers import Dense, as_sample
+from ._section import ActivationName, InitialisationName, NetworkSection, has_kinks
 
 
 class FullyConnected(eqx.Module):
@@ -74,3 +79,26 @@ def fully_connected(
         for (a, b), k in zip(itertools.pairwise(widths), keys, strict=True)
     )
     return FullyConnected(layers, find_activation(activation))
+
+
+class FullyConnectedSection(NetworkSection):
+    """`kind = "fully_connected"`: hidden widths, activation, biases, initialisation."""
+
+    kind: Literal["fully_connected"] = "fully_connected"
+    widths: Widths = Field(default=[32])
+    activation: ActivationName = "tanh"
+    bias: bool = True
+    init: InitialisationName = "lecun"
+
+    @property
+    def kinks(self) -> bool:
+        return has_kinks(self.activation)
+
+    def draw(self, sample: tuple[int, ...], outputs: int, key: PRNGKeyArray) -> FullyConnected:
+        return fully_connected(
+            [math.prod(sample), *self.widths, outputs],
+            activation=self.activation,
+            bias=self.bias,
+            init=self.init,
+            key=key,
+        )

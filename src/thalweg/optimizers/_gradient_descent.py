@@ -1,13 +1,15 @@
 """Gradient descent."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from jaxtyping import Array, Float
 
 from .._checks import check_positive
+from .._section import Positive
 from .._trees import tree_axpy
 from ..flows import GradientFlow
 from ._base import ClassicalOptimizer
+from ._section import OptimizerSection
 
 
 class GradientDescent(ClassicalOptimizer):
@@ -47,3 +49,16 @@ class GradientDescent(ClassicalOptimizer):
 
     def stability_limit(self, k):
         return 2.0
+
+
+class GradientDescentSection(OptimizerSection):
+    """`kind = "gradient_descent"`: its clock runs at `step_size` per step."""
+
+    kind: Literal["gradient_descent"] = "gradient_descent"
+    step_size: Positive
+
+    def time_of_step(self) -> float:
+        return self.step_size
+
+    def make(self) -> GradientDescent:
+        return GradientDescent(self.step_size)

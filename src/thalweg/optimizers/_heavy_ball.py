@@ -1,14 +1,16 @@
 """Heavy ball: gradient descent with Polyak's momentum."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float
 
 from .._checks import check_momentum, check_positive
+from .._section import Fraction, Positive
 from ..flows import HeavyBallFlow
 from ._base import ClassicalOptimizer, root
+from ._section import OptimizerSection
 
 
 class HeavyBall(ClassicalOptimizer):
@@ -71,3 +73,17 @@ class HeavyBall(ClassicalOptimizer):
 
     def stability_limit(self, k):
         return 2 * (1 + float(self.momentum))
+
+
+class HeavyBallSection(OptimizerSection):
+    """`kind = "heavy_ball"`: its clock runs at `sqrt(step_size)` per step."""
+
+    kind: Literal["heavy_ball"] = "heavy_ball"
+    step_size: Positive
+    momentum: Fraction
+
+    def time_of_step(self) -> float:
+        return root(self.step_size)
+
+    def make(self) -> HeavyBall:
+        return HeavyBall(self.step_size, self.momentum)

@@ -1,14 +1,16 @@
 """Gradient descent with two momenta."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float
 
 from .._checks import check_momentum, check_number, check_positive
+from .._section import Fraction, Positive
 from ..flows import HeavyBallFlow
 from ._base import ClassicalOptimizer, root
+from ._section import OptimizerSection
 
 
 class HigherMomentum(ClassicalOptimizer):
@@ -93,3 +95,18 @@ class HigherMomentum(ClassicalOptimizer):
 
     def stability_limit(self, k):
         return 2 * (1 + float(self.first) - float(self.second))
+
+
+class HigherMomentumSection(OptimizerSection):
+    """`kind = "higher_momentum"`: two momenta; clock `sqrt(step_size / (1 + second))` per step."""
+
+    kind: Literal["higher_momentum"] = "higher_momentum"
+    step_size: Positive
+    first: Fraction
+    second: Fraction
+
+    def time_of_step(self) -> float:
+        return root(self.step_size / (1 + self.second))
+
+    def make(self) -> HigherMomentum:
+        return HigherMomentum(self.step_size, self.first, self.second)

@@ -1,15 +1,17 @@
 """Nesterov's method, with fading and with constant friction."""
 
 import abc
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._checks import check_momentum, check_positive
+from .._section import Fraction, Positive
 from ..flows import HeavyBallFlow, NesterovFlow
 from ._base import ClassicalOptimizer, root
+from ._section import OptimizerSection
 
 
 class _Extrapolating(ClassicalOptimizer):
@@ -127,3 +129,31 @@ class NesterovConstant(_Extrapolating):
 
     def limit(self):
         return HeavyBallFlow(friction=(1 - float(self.momentum)) / root(self.step_size))
+
+
+class NesterovSection(OptimizerSection):
+    """`kind = "nesterov"`: momentum (k-1)/(k+damping-1); clock `sqrt(step_size)` per step."""
+
+    kind: Literal["nesterov"] = "nesterov"
+    step_size: Positive
+    damping: Positive = 3.0
+
+    def time_of_step(self) -> float:
+        return root(self.step_size)
+
+    def make(self) -> Nesterov:
+        return Nesterov(self.step_size, self.damping)
+
+
+class NesterovConstantSection(OptimizerSection):
+    """`kind = "nesterov_constant"`: constant momentum; clock `sqrt(step_size)` per step."""
+
+    kind: Literal["nesterov_constant"] = "nesterov_constant"
+    step_size: Positive
+    momentum: Fraction
+
+    def time_of_step(self) -> float:
+        return root(self.step_size)
+
+    def make(self) -> NesterovConstant:
+        return NesterovConstant(self.step_size, self.momentum)

@@ -1,14 +1,20 @@
 """Any optax transformation as an optimizer."""
 
-from typing import Any, ClassVar
+import inspect
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from pydantic import Field
 
+from .. import flows
 from .._checks import check_positive
-from ..flows import Flow
+from .._names import look_up
+from .._section import OneOf, Positive
+from ..flows import Flow, FlowSection
 from ._base import Optimizer
+from ._section import OptimizerSection
 
 
 class Optax(Optimizer):
@@ -94,3 +100,70 @@ class Optax(Optimizer):
 
         x = jnp.ones(())
         return float(jax.lax.fori_loop(0, steps, body, (x, self.init(x)))[0])
+
+
+class OptaxSection(OptimizerSection):
+    """`kind = "optax"`: any of optax's methods by name, with its arguments.
+
+    `time_per_step` is its `learning_rate` unless given. Without a `flow` the run is compared with
+    none.
+    """
+
+    kind: Literal["optax"] = "optax"
+    transformation: Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")]
+    arguments: dict[str, bool | int | float | str] = Field(default={})
+    time_per_step: Positive | None = None
+    flow: Annotated[FlowSection, OneOf(flows)] | None = None
+    clock: ClassVar[str] = "time_per_step"
+
+    def time_of_step(self) -> float:
+        clock = self.time_per_step or self.arguments.get("learning_rate")
+        if not isinstance(clock, int | float) or isinstance(clock, bool) or not clock > 0:
+            raise ValueError(
+                "time_per_step: is missing; the time that a step takes is the `learning_rate` among"
+                " the `arguments`, or is given here."
+            )
+        return float(clock)
+
+    def make(self) -> Optax:
+        flow = None if self.flow is None else self.flow.make()
+        return Optax(self._transformation(), time_per_step=self.time_of_step(), flow=flow)
+
+    def _transformation(self) -> Any:
+        method = look_up(self.transformation, _methods(), "transformation")
+        valid = [name for name in inspect.signature(method).parameters if name != "kwargs"]
+        for name in self.arguments:
+            look_up(name, dict.fromkeys(valid), "arguments")
+        try:
+            return method(**self.arguments)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"arguments: {error}.") from error
+
+    @property
+    def known_as(self) -> str:
+        return self.name or self.transformation
+
+    @property
+    def label(self) -> str:
+        return self.transformation
+
+    @property
+    def written(self) -> str:
+        given = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+        return f"optax.{self.transformation}({given})"
+
+
+def _methods() -> dict[str, Any]:
+    """The functions of optax that make whole methods: those with a learning rate."""
+    try:
+        import optax
+    except ImportError as error:
+        raise ValueError(
+            "kind: optax is not installed; `pip install 'thalweg[optax]'` installs it."
+        ) from error
+    functions = {name: value for name, value in vars(optax).items() if inspect.isfunction(value)}
+    return {
+        name: function
+        for name, function in functions.items()
+        if name[0] != "_" and "learning_rate" in inspect.signature(function).parameters
+    }

@@ -3,6 +3,7 @@
 Checked as far as the sections are known, so that all mistakes of a file are told at once.
 """
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ._errors import FieldError
+from ..flows import Flow, SecondOrderFlow
+from ..optimizers import Optimizer
+from ._errors import FieldError, mistakes_in
 
 Path = tuple[str | int, ...]
 
@@ -55,6 +58,29 @@ class Sections:
     def __getitem__(self, name: str) -> Any:
         return self.parts[(name,)]
 
+    def made(self) -> Iterator[tuple[int, Optimizer]]:
+        """The optimizers that can be made, with their places."""
+        for i, run in self.runs():
+            if any(path[:2] == ("optimizers", i) for path in self.wrong):
+                continue
+            with contextlib.suppress(ValueError, TypeError):
+                yield i, run.make()
+
+    @property
+    def first_order(self) -> bool:
+        """Whether all flows that are followed are of first order, as far as is known."""
+        return not any(isinstance(flow, SecondOrderFlow) for flow in self._flows())
+
+    @property
+    def most(self) -> int:
+        """At most so many runs save the times of one flow."""
+        return max(1, sum(1 for _ in self.runs()))
+
+    def _flows(self) -> Iterator[Flow]:
+        for _, optimizer in self.made():
+            with contextlib.suppress(ValueError):
+                yield optimizer.limit()
+
     def runs(self) -> Iterator[tuple[int, Any]]:
         """The optimizers that are known, with their places."""
         for path, run in self.parts.items():
@@ -67,14 +93,21 @@ def inconsistencies(sections: Sections) -> list[FieldError]:
     return [
         *_numbers_beyond_the_dtype(sections),
         *_tolerances_out_of_reach(sections),
+        *_optimizers_that_cannot_be_made(sections),
         *_steps_that_do_not_fit(sections),
         *_names_that_clash(sections),
     ]
 
 
-def time_per_step(run: Any) -> float:
-    """Flow time of one step: the step size of gradient descent, its root with momentum."""
-    return run.step_size if run.kind == "gradient_descent" else run.step_size**0.5
+def _optimizers_that_cannot_be_made(sections: Sections) -> Iterator[FieldError]:
+    for i, run in sections.runs():
+        if any(path[:2] == ("optimizers", i) for path in sections.wrong):
+            continue
+        try:
+            with mistakes_in(("optimizers", i), run):
+                run.make()
+        except FieldError as error:
+            yield error
 
 
 def _names_that_clash(sections: Sections) -> Iterator[FieldError]:
@@ -82,7 +115,7 @@ def _names_that_clash(sections: Sections) -> Iterator[FieldError]:
     for i, run in sections.runs():
         if not sections.know(("optimizers", i, "name"), ("optimizers", i, "kind")):
             continue
-        name = run.name or run.kind
+        name = run.known_as
         if _FLOW_NAME.fullmatch(name):
             # Curvature is stored by name, for flows and optimizers side by side.
             yield FieldError(("optimizers", i, "name"), f"{name!r} is the name of a flow")
@@ -107,20 +140,22 @@ def _steps_that_do_not_fit(sections: Sections) -> Iterator[FieldError]:
         return
     t1 = sections["flow"].t1
     for i, run in sections.runs():
-        path = ("optimizers", i, "step_size")
-        if not sections.know(path, ("optimizers", i, "kind")):
+        path = ("optimizers", i, run.clock)
+        try:
+            step = run.time_of_step()
+        except (AttributeError, ValueError):
             continue
-        step, steps = time_per_step(run), t1 / time_per_step(run)
+        if not sections.know(path):
+            continue
+        given, steps = getattr(run, run.clock) or step, t1 / step
         if steps < 2:
             yield FieldError(
                 path,
-                f"{run.step_size:g} makes a step of {step:g} of time, so that fewer than 2 steps"
-                f" fit into t1 = {t1:g}",
+                f"{given:g} makes a step of {step:g} of time, so that fewer than 2 steps fit into"
+                f" t1 = {t1:g}",
             )
         if steps > MOST_STEPS:
-            yield FieldError(
-                path, f"{run.step_size:g} takes {steps:.2g} steps to reach t1 = {t1:g}"
-            )
+            yield FieldError(path, f"{given:g} takes {steps:.2g} steps to reach t1 = {t1:g}")
 
 
 def _numbers_beyond_the_dtype(sections: Sections) -> Iterator[FieldError]:

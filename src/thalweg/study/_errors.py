@@ -1,8 +1,12 @@
 """Mistakes in a study, told so that they can be mended."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+
+from pydantic import BaseModel
 
 # So many are told; who made more of them wants to see the first ones first.
 _MOST = 100
@@ -72,6 +76,18 @@ def written(path: tuple[str | int, ...]) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text or "study"
+
+
+@contextmanager
+def mistakes_in(path: tuple[str | int, ...], section: BaseModel) -> Iterator[None]:
+    """Give what the library refuses its place in the study: "samples: ..." is `data.samples`."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError) as error:
+        named = re.match(r"([a-z_]+)(?:, [a-z_]+)*: (.*)", str(error), re.DOTALL)
+        if named and named[1] in type(section).model_fields:
+            raise FieldError((*path, named[1]), named[2]) from error
+        raise FieldError(path, str(error)) from error
 
 
 class StoreError(ValueError):

@@ -3,44 +3,19 @@
 Looked at before anything is made: of data, only how many they are and of which shape.
 """
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.random as jr
 
-from .. import datasets
-from .._trees import tree_size
-from ..datasets._digits import digits_sizes
-from ..datasets._idx import idx_sizes
+from ..datasets import DataShape
+from ..networks import NetworkSection
 from ._consistency import Sections
-from ._errors import FieldError
-from ._memory_needed import MemoryNeeded, Sizes, memory_misfits, memory_needed, sizes_of
-from ._network import make_network
-from .spec import Section
-
-
-@dataclass(frozen=True)
-class DataShape:
-    """How many samples there are, of which shape, and what is to be learnt of them.
-
-    `classes` of integer labels, else `None`.
-    """
-
-    samples: int
-    sample: tuple[int, ...]
-    outputs: int
-    classes: int | None
-
-    @staticmethod
-    def of(dataset: datasets.Dataset) -> "DataShape":
-        """That of data that were loaded."""
-        shape = dataset.inputs.shape
-        return DataShape(shape[0], shape[1:], dataset.outputs, dataset.classes)
+from ._errors import FieldError, mistakes_in
+from ._memory_needed import memory_misfits, memory_needed
+from ._needs import MemoryNeeded, Sizes, sizes_of
+from .stages import STAGES
 
 
 def misfits(sections: Sections, folder: Path, shape: DataShape | None = None) -> list[FieldError]:
@@ -52,8 +27,8 @@ def misfits(sections: Sections, folder: Path, shape: DataShape | None = None) ->
     errors: list[FieldError] = []
     if shape is None and sections.sound("data"):
         try:
-            with mistakes_in("data", sections["data"]):
-                shape = _shape(sections["data"], folder)
+            with mistakes_in(("data",), sections["data"]):
+                shape = sections["data"].shape(folder)
         except FieldError as error:
             errors.append(error)
     if shape is None:
@@ -65,52 +40,25 @@ def misfits(sections: Sections, folder: Path, shape: DataShape | None = None) ->
             errors.append(FieldError(("loss", "kind"), message))
     if sections.sound("network"):
         try:
-            with mistakes_in("network", sections["network"]):
+            with mistakes_in(("network",), sections["network"]):
                 params = network_shape(sections["network"], shape)
         except FieldError as error:
             errors.append(error)
         else:
-            errors += _too_many_eigenvalues(sections, tree_size(params))
+            # What is not known yet is as it would be without being said.
+            dtype = sections["study"].dtype if sections.know(("study", "dtype")) else "float64"
+            cross = sections.know(("loss", "kind")) and sections["loss"].kind == "cross_entropy"
+            sizes = sizes_of(shape, params, dtype, shape.classes is not None and cross)
+            for stage in STAGES:
+                errors += stage.misfits(sections, shape, sizes)
             if sections.know(("study", "dtype"), ("loss", "kind")):
-                errors += memory_misfits(sections, _sizes(sections, shape, params))
+                errors += memory_misfits(sections, sizes)
     return errors
 
 
-def network_shape(section: Any, shape: DataShape) -> Any:
+def network_shape(section: NetworkSection, shape: DataShape) -> Any:
     """The network with shapes in place of arrays."""
-    return jax.eval_shape(
-        lambda key: make_network(section, shape.sample, shape.outputs, key), jr.key(0)
-    )
-
-
-@contextmanager
-def mistakes_in(name: str, section: Section) -> Iterator[None]:
-    """Give what the library refuses its place in the study: "samples: ..." is `data.samples`."""
-    try:
-        yield
-    except (ValueError, TypeError, OSError) as error:
-        named = re.match(r"([a-z_]+): (.*)", str(error), re.DOTALL)
-        if named and named[1] in type(section).model_fields:
-            raise FieldError((name, named[1]), named[2]) from error
-        raise FieldError((name,), str(error)) from error
-
-
-def _shape(section: Any, folder: Path) -> DataShape | None:
-    match section.kind:
-        case "digits":
-            samples, sample, classes = digits_sizes(section.samples)
-            return DataShape(samples, sample, classes, classes)
-        case "idx":
-            samples, sample, classes = idx_sizes(
-                folder / section.folder,
-                samples=section.samples,
-                every=section.every,
-                split=section.split,
-            )
-            return DataShape(samples, sample, classes, classes)
-        case "gaussian":
-            return DataShape(section.samples, (section.features,), section.outputs, None)
-    return None
+    return jax.eval_shape(lambda key: section.draw(shape.sample, shape.outputs, key), jr.key(0))
 
 
 def needed_by(sections: Sections, shape: DataShape) -> MemoryNeeded:
@@ -122,13 +70,3 @@ def needed_by(sections: Sections, shape: DataShape) -> MemoryNeeded:
 def _sizes(sections: Sections, shape: DataShape, params: Any) -> Sizes:
     labels = shape.classes is not None and sections["loss"].kind == "cross_entropy"
     return sizes_of(shape, params, sections["study"].dtype, labels)
-
-
-def _too_many_eigenvalues(sections: Sections, parameters: int) -> Iterator[FieldError]:
-    if not sections.know(*(("curvature", key) for key in ("measure", "largest", "smallest"))):
-        return
-    section = sections["curvature"]
-    wanted = section.largest + section.smallest
-    if section.measure and wanted > parameters:
-        message = f"{wanted} eigenvalues of a Hessian of {parameters} parameters."
-        yield FieldError(("curvature",), message)

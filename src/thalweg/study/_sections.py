@@ -1,14 +1,16 @@
 """The sections of a study, read one by one; what is wrong with them is told in sentences."""
 
 import re
-from typing import Annotated, Any, get_args
+from collections.abc import Sequence
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
 from .._names import nearest
+from .._section import OneOf, Section, kinds
 from ._consistency import Sections
 from ._errors import FieldError
-from .spec import RunSection, Section, Spec
+from .spec import RunSection, Spec
 
 Path = tuple[str | int, ...]
 
@@ -154,17 +156,22 @@ def _valid_keys(section: Path, value: Any) -> list[str]:
 
 def _members(section: Path, value: Any) -> list[type[Section]]:
     """The classes that a section may be read as: one, if its kind is known."""
-    annotation: Any = Spec.model_fields[str(section[0])].annotation
-    members = [m for m in _classes(annotation) if issubclass(m, Section)]
+    field = Spec.model_fields[str(section[0])]
+    members = _classes(field.annotation, field.metadata)
     if isinstance(value, dict) and "kind" in value and len(members) > 1:
-        chosen = [
-            m for m in members if value["kind"] in get_args(m.model_fields["kind"].annotation)
-        ]
+        chosen = [m for m in members if value["kind"] in kinds(m)]
         return chosen or members
     return members
 
 
-def _classes(annotation: Any) -> list[type]:
+def _classes(annotation: Any, metadata: Sequence[Any] = ()) -> list[type[Section]]:
+    """The sections in a type: itself, one of a package's, or those in it."""
+    for mark in metadata:
+        if isinstance(mark, OneOf):
+            return mark.classes(annotation)
     if isinstance(annotation, type):
-        return [annotation]
-    return [c for part in get_args(annotation) for c in _classes(part)]
+        return [annotation] if issubclass(annotation, Section) else []
+    inner, *more = get_args(annotation) or (None,)
+    if get_origin(annotation) is Annotated:
+        return _classes(inner, more)
+    return [c for part in (inner, *more) for c in _classes(part)]

@@ -1,62 +1,22 @@
 """From a spec to the things it declares."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import PyTree
 
-from .. import datasets, losses, networks
+from .. import losses, networks
+from ..datasets import DataShape
 from ..flows import Flow
+from ..networks import NetworkSection
 from ..objectives import AbstractReduction, AllAtOnce, MicroBatches, Objective
-from ..optimizers import GradientDescent, HeavyBall, Nesterov, NesterovConstant, Optimizer
+from ..optimizers import Optimizer
 from ._consistency import Sections
-from ._errors import FieldError
-from ._memory_needed import MemoryNeeded
-from ._misfits import DataShape, misfits, mistakes_in, needed_by
-from ._network import make_network
+from ._errors import FieldError, mistakes_in
+from ._misfits import misfits, needed_by
 from .declare import Declaration
+from .plan import Plan, PlannedFlow, PlannedRun
 from .spec import Spec
-
-# Images that a convolutional network works on at once on a CPU: what is between its layers then
-# fits into the caches.
-_FEW_IMAGES = 50
-
-
-@dataclass(frozen=True)
-class PlannedFlow:
-    """A flow and the times to save it at."""
-
-    name: str
-    flow: Flow
-    times: np.ndarray
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """An optimizer, the steps to save it at, and the name of the flow that it discretises."""
-
-    name: str
-    optimizer: Optimizer
-    save_steps: np.ndarray
-    flow: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that a study computes with."""
-
-    spec: Spec
-    dataset: datasets.Dataset
-    objective: Objective
-    params: PyTree
-    flows: list[PlannedFlow]
-    runs: list[PlannedRun]
-    memory: MemoryNeeded
 
 
 def build(declaration: Declaration) -> Plan:
@@ -78,27 +38,26 @@ def build(declaration: Declaration) -> Plan:
         raise declaration.mistakes(errors)
     data_key, network_key = jr.split(jr.key(spec.study.seed))
     try:
-        with mistakes_in("data", spec.data):
-            dataset = _dataset(spec.data, folder, data_key)
+        with mistakes_in(("data",), spec.data):
+            dataset = spec.data.load(folder, data_key)
         shape = DataShape.of(dataset)
         if errors := misfits(sections, folder, shape):
             raise declaration.mistakes(errors)
         if spec.loss.kind == "squared_error":
             dataset = dataset.one_hot()
-        with mistakes_in("network", spec.network):
-            params = make_network(spec.network, shape.sample, shape.outputs, network_key)
+        with mistakes_in(("network",), spec.network):
+            params = spec.network.draw(shape.sample, shape.outputs, network_key)
         inputs, targets, params = jax.tree.map(
             lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x,
             (dataset.inputs, dataset.targets, params),
         )
-        loss = getattr(losses, spec.loss.kind)
-        with mistakes_in("data", spec.data):
+        with mistakes_in(("data",), spec.data):
             objective = Objective(
                 networks.apply,
-                loss,
+                getattr(losses, spec.loss.kind),
                 inputs,
                 targets,
-                reduction=_reduction(params),
+                reduction=_reduction(spec.network),
                 params=params,
             )
     except FieldError as error:
@@ -107,11 +66,8 @@ def build(declaration: Declaration) -> Plan:
     return Plan(spec, dataset, objective, params, flows, runs, needed_by(sections, shape))
 
 
-def _reduction(params: PyTree) -> AbstractReduction:
-    """Few samples at once where images between layers would not fit into a processor's caches."""
-    convolutional = isinstance(params, networks.Convolutional)
-    few = convolutional and jax.default_backend() == "cpu"
-    return MicroBatches(_FEW_IMAGES) if few else AllAtOnce()
+def _reduction(section: NetworkSection) -> AbstractReduction:
+    return AllAtOnce() if section.at_once is None else MicroBatches(section.at_once)
 
 
 def lay_out(spec: Spec) -> tuple[list[PlannedFlow], list[PlannedRun]]:
@@ -126,25 +82,36 @@ def lay_out(spec: Spec) -> tuple[list[PlannedFlow], list[PlannedRun]]:
     times: list[list[np.ndarray]] = []
     assigned = []
     for section in spec.optimizers:
-        optimizer = _optimizer(section)
-        flow = optimizer.limit()
+        optimizer = section.make()
         steps = np.unique(np.round(grid / optimizer.time_per_step).astype(int))
-        if flow not in flows:
-            flows.append(flow)
-            times.append([])
-        index = flows.index(flow)
-        times[index].append(steps * optimizer.time_per_step)
-        assigned.append((optimizer, steps, index))
+        flow, index = _limit(optimizer), None
+        if flow is not None:
+            if flow not in flows:
+                flows.append(flow)
+                times.append([])
+            index = flows.index(flow)
+            times[index].append(steps * optimizer.time_per_step)
+        assigned.append((section, optimizer, steps, index))
     names = _flow_names(flows)
     planned = [
         PlannedFlow(name, flow, _union(rows))
         for name, flow, rows in zip(names, flows, times, strict=True)
     ]
     runs = [
-        PlannedRun(name, optimizer, steps, names[index])
-        for name, (optimizer, steps, index) in zip(spec.run_names(), assigned, strict=True)
+        PlannedRun(
+            section.known_as, section, optimizer, steps, None if index is None else names[index]
+        )
+        for section, optimizer, steps, index in assigned
     ]
     return planned, runs
+
+
+def _limit(optimizer: Optimizer) -> Flow | None:
+    """The flow that an optimizer discretises, if one is known."""
+    try:
+        return optimizer.limit()
+    except ValueError:
+        return None
 
 
 def _union(rows: list[np.ndarray]) -> np.ndarray:
@@ -161,44 +128,3 @@ def _flow_names(flows: list[Flow]) -> list[str]:
         same = sum(name == base or name.startswith(base + "_") for name in names)
         names.append(base if not same else f"{base}_{same + 1}")
     return names
-
-
-def _dataset(section: Any, folder: Path, key: Any) -> datasets.Dataset:
-    match section.kind:
-        case "digits":
-            data = datasets.digits(section.samples)
-        case "idx":
-            data = datasets.idx(
-                folder / section.folder,
-                samples=section.samples,
-                every=section.every,
-                split=section.split,
-                normalise=(section.mean, section.deviation),
-            )
-        case "openml":
-            data = datasets.openml(
-                section.name, version=section.version or "active", samples=section.samples
-            )
-        case _:
-            data = datasets.gaussian_teacher(
-                section.samples,
-                section.features,
-                hidden=section.hidden,
-                outputs=section.outputs,
-                activation=section.activation,
-                noise=section.noise,
-                key=key,
-            )
-    return data.standardised() if getattr(section, "standardise", False) else data
-
-
-def _optimizer(section: Any) -> Optimizer:
-    match section.kind:
-        case "gradient_descent":
-            return GradientDescent(section.step_size)
-        case "heavy_ball":
-            return HeavyBall(section.step_size, section.momentum)
-        case "nesterov":
-            return Nesterov(section.step_size, section.damping)
-        case _:
-            return NesterovConstant(section.step_size, section.momentum)

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import tomli_w
+
 from ._consistency import Sections, inconsistencies
 from ._errors import FieldError, Mistake, SpecError, written
 from ._lines import line_of, positions
@@ -28,6 +30,15 @@ class Declaration:
     def mistakes(self, errors: Sequence[FieldError]) -> SpecError:
         """Mistakes that were found while building what the study declares, with their lines."""
         return _told(errors, self.text, self.source)
+
+
+def declared(spec: Spec, folder: Path | None = None) -> Declaration:
+    """A study that was declared in Python, with the TOML text that declares the same.
+
+    Relative paths in it start from `folder`, by default the current one.
+    """
+    text = tomli_w.dumps(spec.model_dump(exclude_none=True))
+    return Declaration(spec, text, "study", folder or Path.cwd())
 
 
 def load_spec(path: str | Path) -> Declaration:

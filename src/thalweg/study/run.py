@@ -1,61 +1,87 @@
 """Carrying a study out, stage by stage, from its beginning or from where it was."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from .._numbers import described
+from .._names import look_up
 from .._trees import tree_size
-from ..closeness._error_flow import ErrorFlow
-from ..flows import Integration
-from ..optimizers import ClassicalOptimizer, Descent
-from ._closeness_stages import carry_out_certificate, carry_out_comparison, planned_laws
-from ._curvature_stage import carry_out_curvature, curvature_paths
 from ._errors import SpecError, StoreError
-from ._kernel_stage import carry_out_kernel
 from ._lock import Lock
 from ._provenance import digest, provenance
-from ._run_stage import carry_out_run
-from .build import Plan, PlannedFlow, PlannedRun, build
-from .declare import Declaration, load_spec, parse_spec
+from .build import build
+from .declare import Declaration, declared, load_spec, parse_spec
+from .plan import Plan
 from .progress import Progress, Silent
+from .results import read_results
+from .spec import Spec
+from .stages import STAGES, Stage
 from .store import Store
 from .verdict import verdict
+from .work import Work
 
 
-def run_study(spec: str | Path, directory: str | Path, progress: Progress | None = None) -> Path:
-    """Carry out the study that a TOML file declares; returns the path of its report.
+def run_study(
+    spec: str | Path | Spec,
+    directory: str | Path,
+    progress: Progress | None = None,
+    *,
+    only: Collection[str] | None = None,
+) -> Path:
+    """Carry a study out; returns the path of its report.
+
+    **Arguments:**
+
+    - `spec`: a TOML file, or the same as a `Spec`.
+    - `directory`: a new one for the results.
+    - `progress`: whom to tell how far it is; nobody by default.
+    - `only`: names of stages. Those and the ones that they need are carried out, all by default;
+        `resume` carries out the rest.
 
     **Raises:** SpecError for a mistake in the file; StoreError when the directory holds results
-    already or cannot be written; whatever building the study raises. All before anything long.
+    already or cannot be written; ValueError for a stage that there is not; whatever building the
+    study raises. All before anything long.
     """
-    return run_declared(load_spec(spec), directory, progress)
+    declaration = declared(spec) if isinstance(spec, Spec) else load_spec(spec)
+    return run_declared(declaration, directory, progress, only=only)
 
 
 def run_declared(
-    declaration: Declaration, directory: str | Path, progress: Progress | None = None
+    declaration: Declaration,
+    directory: str | Path,
+    progress: Progress | None = None,
+    *,
+    only: Collection[str] | None = None,
 ) -> Path:
     """Like `run_study`, for a study that was read already."""
     directory = Path(directory)
+    _wanted(only)
     plan = build(declaration)
     with Lock(directory):
         attributes = _attributes(plan, declaration)
         store = Store.create(directory, attributes, planned_bytes(plan))
-        return _carry_out(plan, store, progress or Silent())
+        return _carry_out(plan, store, progress or Silent(), only)
 
 
-def resume(directory: str | Path, progress: Progress | None = None) -> Path:
+def resume(
+    directory: str | Path,
+    progress: Progress | None = None,
+    *,
+    only: Collection[str] | None = None,
+) -> Path:
     """Go on with an interrupted study, from its last checkpoint; returns the path of its report.
 
     The numbers are, bit for bit, those of a study that was never interrupted (on the same machine
-    and with the same versions).
+    and with the same versions). `only` as in `run_study`.
 
     **Raises:** StoreError for a store that is missing, damaged or in use, and when the data or the
     network's start are not those that the study began with; SpecError when the data are gone.
     """
+    _wanted(only)
     store = Store.open(directory)
     text, folder = str(store.attributes["spec"]), Path(str(store.attributes["folder"]))
     try:
@@ -72,58 +98,41 @@ def resume(directory: str | Path, progress: Progress | None = None) -> Path:
             )
     with Lock(store.directory):
         store.sweep()
-        return _carry_out(plan, store, progress or Silent())
+        return _carry_out(plan, store, progress or Silent(), only)
 
 
 def planned_bytes(plan: Plan) -> int:
     """About how much room the results will take."""
-    # A law's rows hold flow and error.
-    runs = sum(len(r.save_steps) for r in plan.runs) * (3 if plan.spec.closeness.predict else 1)
-    rows = sum(len(f.times) for f in plan.flows) + runs
-    dtype = np.dtype(plan.spec.study.dtype)
-    # Checkpoints hold the points, slopes and interpolants of two solutions with two solvers.
-    return (rows + 120 * len(plan.flows)) * tree_size(plan.params) * dtype.itemsize
+    rows = sum(stage.rows(plan) for stage in STAGES)
+    return rows * tree_size(plan.params) * np.dtype(plan.spec.study.dtype).itemsize
 
 
-def _carry_out(plan: Plan, store: Store, progress: Progress) -> Path:
+def _carry_out(plan: Plan, store: Store, progress: Progress, only: Collection[str] | None) -> Path:
     progress.say(plan.memory.told(planned_bytes(plan)))
-    for position, flow in enumerate(plan.flows):
-        path = f"flows/{flow.name}"
-        run = Integration(
-            flow.flow,
-            plan.objective,
-            plan.params,
-            save_at=flow.times,
-            rtol=plan.spec.rtol,
-            atol=plan.spec.flow.atol,
-            max_steps=plan.spec.flow.max_steps,
-        )
-        attributes = {"position": position, **_flow_attributes(flow, run)}
-        carry_out_run(store, progress, path, flow.flow.name, run, attributes)
-    for position, planned in enumerate(plan.runs):
-        path = f"optimizers/{planned.name}"
-        descent = Descent(
-            planned.optimizer, plan.objective, plan.params, save_steps=planned.save_steps
-        )
-        attributes = {"position": position, **_run_attributes(planned)}
-        carry_out_run(store, progress, path, planned.name, descent, attributes)
-    for position, (name, law) in enumerate(planned_laws(plan).items()):
-        attributes = {"position": position, "optimizer": name}
-        title = f"predicted distance, {name}"
-        flow = law.dynamics
-        assert isinstance(flow, ErrorFlow)
-        carry_out_run(store, progress, f"laws/{name}", title, law, attributes, price=flow.price)
-    for planned in plan.runs:
-        carry_out_certificate(plan, planned, store, progress)
-        carry_out_comparison(plan, planned, store)
-    for path, title in curvature_paths(plan):
-        carry_out_curvature(plan, store, progress, path, title)
-    carry_out_kernel(plan, store, progress)
-    sentences = verdict(store)
-    store.annotate("", {"verdict": json.dumps([s.as_dict() for s in sentences])})
+    work = Work(plan, store, progress)
+    for stage in _wanted(only):
+        stage.carry_out(work)
+    found = [sentence.as_dict() for sentence in verdict(read_results(store))]
+    store.annotate("", {"verdict": json.dumps(found)})
     from .report import write_report
 
     return write_report(store.directory)
+
+
+def _wanted(only: Collection[str] | None) -> list[Stage]:
+    """The stages that were asked for, with those whose results they read.
+
+    **Raises:** ValueError for a name that no stage has.
+    """
+    if only is None:
+        return list(STAGES)
+    by_name = {stage.name: stage for stage in STAGES}
+    needed, pending = set(), list(only)
+    while pending:
+        stage = look_up(pending.pop(), by_name, "only")
+        needed.add(stage.name)
+        pending += stage.after
+    return [stage for stage in STAGES if stage.name in needed]
 
 
 def _fingerprints(plan: Plan) -> dict[str, str]:
@@ -157,30 +166,4 @@ def _attributes(plan: Plan, declaration: Declaration) -> dict[str, Any]:
         "atol": spec.flow.atol if spec.flow.atol is not None else spec.rtol / 100,
         **provenance(),
         **_fingerprints(plan),
-    }
-
-
-def _flow_attributes(flow: PlannedFlow, run: Integration) -> dict[str, Any]:
-    return {
-        "kind": type(flow.flow).__name__,
-        "label": flow.flow.name,
-        "repr": described(flow.flow),
-        "rtol": run.rtol,
-        "atol": run.atol,
-    }
-
-
-def _run_attributes(planned: PlannedRun) -> dict[str, Any]:
-    optimizer = planned.optimizer
-    assert isinstance(optimizer, ClassicalOptimizer)
-    last = int(planned.save_steps[-1])
-    return {
-        "kind": type(optimizer).__name__,
-        "label": optimizer.name,
-        "repr": described(optimizer),
-        "flow": planned.flow,
-        "step_size": float(optimizer.step_size),  # pyright: ignore[reportAttributeAccessIssue]
-        "time_per_step": optimizer.time_per_step,
-        # On a quadratic mode, the largest stable eigenvalue x step size at the last step.
-        "stability_limit": optimizer.stability_limit(last),
     }

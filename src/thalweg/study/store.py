@@ -207,6 +207,19 @@ class Store(Hierarchy):
         }
         self.annotate(path, {**attributes, ARRAYS: json.dumps(digests)})
 
+    def add(
+        self,
+        path: str,
+        time: np.ndarray,
+        columns: Mapping[str, Any],
+        dtype: Any,
+        attributes: Mapping[str, Any],
+    ) -> None:
+        """Store columns of one number a row that were computed as a whole."""
+        self.allocate(path, {"time": time}, dict.fromkeys(columns, ()), dtype, attributes)
+        self.write_columns(path, columns)
+        self.annotate(path, {"complete": True})
+
     def complete(self, path: str) -> bool:
         """Whether a stage was brought to its end.
 

@@ -22,10 +22,10 @@ from ...optimizers import Descent
 from ...study import StoreError
 from ...study._lock import Lock
 from ...study._provenance import digest, provenance
-from ...study._run_stage import LOSS, Column, carry_out_run
 from ...study.progress import Progress, Silent
+from ...study.resumable import LOSS, Column, carry_out_run
+from ...study.sentences import Sentence
 from ...study.store import STORE_NAME, Store
-from ...study.verdict import Sentence
 from ._curves import read_groups
 from ._findings import findings
 from ._page import write_page

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..._numbers import percent, significant, with_error
 from ...kernels import Rate
-from ...study.verdict import LAZY, Sentence
+from ...study.sentences import LAZY, Sentence
 from ._curves import Curve, Group
 
 # Largest difference from a prediction, as a part of the error at the start, that counts as held.

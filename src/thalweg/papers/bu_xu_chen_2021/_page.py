@@ -7,7 +7,7 @@ import numpy as np
 
 from ..._numbers import percent, significant
 from ...study.report import Chart, Line, Table, drawn, marked, page, written
-from ...study.verdict import Sentence
+from ...study.sentences import Sentence
 from ._curves import Curve, Group
 from ._findings import law
 from ._published import AT

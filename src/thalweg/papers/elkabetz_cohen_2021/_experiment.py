@@ -19,8 +19,8 @@ from ...study import resume as resume_study
 from ...study._lock import Lock
 from ...study.build import build
 from ...study.progress import Progress, Silent, Stage
+from ...study.sentences import Sentence
 from ...study.store import STORE_NAME, Store
-from ...study.verdict import Sentence
 from ._comparison import read_comparisons
 from ._findings import findings
 from ._page import write_page

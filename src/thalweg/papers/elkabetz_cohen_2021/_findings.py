@@ -1,7 +1,7 @@
 """What the distances mean, in words: discretisation, round-off, or runs that parted at a kink."""
 
 from ..._numbers import percent, significant
-from ...study.verdict import Sentence
+from ...study.sentences import Sentence
 from ._comparison import FLOW, Comparison, shortening
 
 # Distances in two precisions agree, so that neither is round-off.

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..._numbers import percent, significant, with_error
 from ...study.report import Chart, Line, Table, drawn, marked, page, written
-from ...study.verdict import Sentence
+from ...study.sentences import Sentence
 from ._comparison import FLOW, Comparison
 from ._findings import name
 from ._published import ITERATIONS, PUBLISHED

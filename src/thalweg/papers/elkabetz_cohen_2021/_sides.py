@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from ..._precision import jit
 from ...networks import Convolutional
 from ...networks._layers import as_sample, max_pool
-from ...study.build import Plan
+from ...study.plan import Plan
 from ...study.store import Store
 
 # Of so many pairs that got deepest into different sides, the first to part is named. Runs that

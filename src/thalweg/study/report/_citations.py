@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ._results import Results
+from ..results import Results
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ _BY_KIND = {
 def citations(results: Results) -> list[Citation]:
     """The works behind what this study used, each once."""
     found = list(_ALWAYS[:1])
-    for member in (*results.optimizers, *results.flows):
+    for member in (*results.runs, *results.flows):
         found += _BY_KIND.get(str(member.attributes.get("kind")), ())
     for member in results.flows:
         names = str(member.attributes.get("solver", "")).split(", ")

@@ -11,7 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from .._errors import StoreError
-from ._chart import Chart
+from ..charts import Chart
 
 _OURS = "thalweg.study.report"
 _MARKS = {"good": "holds", "notice": "note", "warning": "look"}

@@ -5,6 +5,7 @@ follows the light and the dark scheme and prints well; each line also has its ow
 that colour is never the only difference.
 """
 
+import dataclasses
 import itertools
 import math
 from dataclasses import dataclass, field
@@ -13,16 +14,19 @@ from html import escape
 from ._axes import Axis, span
 
 WIDTH, HEIGHT = 680, 340
-_RIGHT, _TOP, _BOTTOM = 16, 36, 46
+_RIGHT, _TOP, _BOTTOM, _AIR = 16, 36, 46, 3
 # Room for one character of a tick label, at the size that it has on a phone.
 _CHARACTER = 12
+# A line outside is drawn up to so many times the largest value of the others.
+_ROOM = 5.0
 
 
 @dataclass(frozen=True)
 class Line:
     """A named line, with a band around it where its error is known.
 
-    `colour` is the number of a palette entry, which also chooses the dash pattern.
+    `colour` is the number of a palette entry, which also chooses the dash pattern. A line that is
+    `outside` sets no axis, but for a little more room: one that diverges, a bound far above.
     """
 
     label: str
@@ -32,6 +36,7 @@ class Line:
     low: list[float] | None = None
     high: list[float] | None = None
     quiet: bool = False
+    outside: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,12 @@ class Chart:
     log_y: bool = False
     log_x: bool = False
 
+    def with_log_where_it_helps(self) -> "Chart":
+        """With a logarithmic vertical axis where values are positive and span a decade."""
+        values = [v for line in self._inside() for v in line.y if math.isfinite(v)]
+        log = bool(values) and min(values) > 0 and max(values) > 10 * min(values)
+        return dataclasses.replace(self, log_y=log)
+
     def svg(self) -> str:
         """The chart as an `<svg>` element; all text in it is escaped."""
         x, y = self._axes()
@@ -63,10 +74,17 @@ class Chart:
             f' aria-label="{escape(self.description())}" xmlns="http://www.w3.org/2000/svg">',
             *self._grid(x, y),
         ]
-        parts += [part for line in self.lines for part in self._band(line, x, y)]
-        parts += [part for level in self.levels for part in self._level(level, x, y)]
-        parts += [part for line in self.lines for part in self._path(line, x, y)]
-        return "\n".join([*parts, "</svg>"])
+        drawn = [part for line in self.lines for part in self._band(line, x, y)]
+        drawn += [part for level in self.levels for part in self._level(level, x, y)]
+        drawn += [part for line in self.lines for part in self._path(line, x, y)]
+        # Lines that leave the chart end at its frame.
+        frame = (
+            f'<svg x="{x.start:.0f}" y="{_TOP - _AIR}" width="{WIDTH - x.start:.0f}"'
+            f' height="{HEIGHT - _BOTTOM - _TOP + 2 * _AIR}"'
+            f' viewBox="{x.start:.0f} {_TOP - _AIR} {WIDTH - x.start:.0f}'
+            f' {HEIGHT - _BOTTOM - _TOP + 2 * _AIR}">'
+        )
+        return "\n".join([*parts, frame, *drawn, "</svg>", "</svg>"])
 
     def description(self) -> str:
         """What the chart shows, for those who cannot see it."""
@@ -75,9 +93,13 @@ class Chart:
 
     def _axes(self) -> tuple[Axis, Axis]:
         xs = [v for line in self.lines for v in line.x]
-        ys = [v for line in self.lines for v in (*line.y, *(line.high or []))]
-        ys += [v for line in self.lines if not self.log_y for v in line.low or []]
+        inside = self._inside()
+        ys = [v for line in inside for v in (*line.y, *(line.high or []))]
+        ys += [v for line in inside if not self.log_y for v in line.low or []]
         ys += [level.y for level in self.levels]
+        high = max((v for v in ys if math.isfinite(v)), default=0.0)
+        room = high * (_ROOM if high > 0 else 0)
+        ys += [v for line in self.lines for v in line.y if high < v < room]
         x_low, x_high = (min(xs, default=0), max(xs, default=1))
         if self.log_x:
             x_low = min((v for v in xs if v > 0), default=0.1)
@@ -116,6 +138,10 @@ class Chart:
         )
         parts.append(f'<text class="axis" x="2" y="17">{escape(self.y_label)}</text>')
         return parts
+
+    def _inside(self) -> list[Line]:
+        """The lines that set the axes."""
+        return [line for line in self.lines if not line.outside] or self.lines
 
     def _visible(self, value: float) -> bool:
         return math.isfinite(value) and (value > 0 or not self.log_y)

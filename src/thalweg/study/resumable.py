@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from .._trees import tree_size
@@ -52,14 +53,16 @@ def carry_out_run(
     attributes: Mapping[str, Any],
     columns: Mapping[str, Column] | None = None,
     price: int = 1,
-) -> None:
+    keep: bool = False,
+) -> dict[str, np.ndarray] | None:
     """Bring one resumable run to its end, writing every saved time.
 
-    `columns`: what to keep, `everything` by default. `price`: gradients that one evaluation of the
-    dynamics is worth.
+    `columns`: what to store, `everything` by default. `price`: gradients that one evaluation of the
+    dynamics is worth. `keep`: return the columns that were stored, where all of them were computed
+    now.
     """
     if store.complete(path):
-        return
+        return None
     columns = everything(run) if columns is None else columns
     initial = run.initial()
     coordinates = {"time": run.times}
@@ -74,6 +77,7 @@ def carry_out_run(
         # Rows after the checkpoint are computed again, and may be lost.
         store.annotate(path, {"rows": index})
     store.check(path, index)
+    first, kept = index, {}
     with progress.stage(title, len(run.times)) as bar:
         bar.at(index)
         while not run.finished(state):
@@ -86,11 +90,17 @@ def carry_out_run(
                     row["step"] = snapshot.step
             index -= snapshot.repeats
             store.write_row(path, index, row)
+            if keep:
+                place = {name: values[index] for name, values in coordinates.items()}
+                kept[index] = {name: np.asarray(v) for name, v in (place | row).items()}
             index += 1
             store.annotate(path, _ending(snapshot, index, price))
             checkpoints.offer(state, index)
             bar.at(index)
     store.annotate(path, {"complete": True})
+    if not keep or first > 0:
+        return None
+    return {name: np.stack([kept[i][name] for i in range(index)]) for name in kept[0]}
 
 
 def _ending(snapshot: Snapshot, rows: int, price: int) -> dict[str, Any]:
