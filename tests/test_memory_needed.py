@@ -102,7 +102,7 @@ def test_every_stage_has_its_place():
     small = stages(TINY)
     for old, new, grown in (
         ("saves = 4", "saves = 400", {"comparisons", "predicted distances", "certificates",
-                                      "curvature", "the kernel"}),
+                                      "curvature", "the kernel", "observables"}),
         ("step_size = 0.05", "step_size = 1e-6", {"certificates"}),
         ("[flow]", "[curvature]\nlargest = 40\n[flow]", {"curvature"}),
         ("[flow]", "[kernel]\ndrift_samples = 1\n[flow]", set()),
@@ -110,7 +110,7 @@ def test_every_stage_has_its_place():
         now = stages(TINY.replace(old, new))
         assert {stage for stage in now if now[stage] > small[stage]} == grown, new
     off = stages(PLAIN + "\n[curvature]\nmeasure = false\n")
-    assert off.keys() == {"reading the data", "flows", "optimizers", "comparisons"}
+    assert off.keys() == {"reading the data", "flows", "optimizers", "comparisons", "observables"}
     relu = TINY.replace("[3]", '[3]\nactivation = "relu"')
     assert not stages(relu).keys() & {"certificates", "predicted distances"}
 

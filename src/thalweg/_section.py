@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from types import ModuleType
-from typing import Annotated, Any, Union, get_args
+from typing import Annotated, Any, TypeVar, Union, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,6 +24,9 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+Kind = TypeVar("Kind", bound=Section)
+
+
 class OneOf:
     """The sections of one kind that a package has, told apart by their key `kind`.
 
@@ -34,7 +37,7 @@ class OneOf:
     def __init__(self, package: ModuleType):
         self._package = package
 
-    def classes(self, base: type[Section]) -> list[type[Section]]:
+    def classes(self, base: type[Kind]) -> list[type[Kind]]:
         """Those derived from `base`, without abstract ones."""
         classes = [value for value in vars(self._package).values() if isinstance(value, type)]
         return [c for c in classes if issubclass(c, base) and not inspect.isabstract(c)]

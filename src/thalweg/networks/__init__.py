@@ -24,6 +24,7 @@ from ._initialisations import (
     UniformFanIn,
     Xavier,
 )
+from ._residual import Residual, ResidualSection, residual
 from ._section import ActivationName, InitialisationName, NetworkSection
 from ._two_layer import TwoLayer, two_layer
 
@@ -42,6 +43,8 @@ __all__ = [
     "NearZero",
     "NetworkSection",
     "PooledSection",
+    "Residual",
+    "ResidualSection",
     "StridedSection",
     "TangentKernel",
     "TwoLayer",
@@ -53,6 +56,7 @@ __all__ = [
     "convolutional_strided",
     "fully_connected",
     "leaky_relu",
+    "residual",
     "two_layer",
 ]
 

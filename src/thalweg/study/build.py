@@ -63,7 +63,8 @@ def build(declaration: Declaration) -> Plan:
     except FieldError as error:
         raise declaration.mistakes([error]) from error
     flows, runs = lay_out(spec)
-    return Plan(spec, dataset, objective, params, flows, runs, needed_by(sections, shape))
+    memory = needed_by(sections, shape)
+    return Plan(spec, dataset, objective, params, flows, runs, memory, shape.classes)
 
 
 def _reduction(section: NetworkSection) -> AbstractReduction:

@@ -45,7 +45,7 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a study computes with."""
+    """Everything that a study computes with; `classes` are those of the data's labels."""
 
     spec: "Spec"
     dataset: Dataset
@@ -54,6 +54,7 @@ class Plan:
     flows: list[PlannedFlow]
     runs: list[PlannedRun]
     memory: MemoryNeeded
+    classes: int | None
 
     def flow_of(self, run: PlannedRun) -> PlannedFlow | None:
         """The flow that a run is compared with."""

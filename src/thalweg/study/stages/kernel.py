@@ -262,8 +262,8 @@ def _alignment(plan: Plan, found: Modes) -> float:
     """With the targets, as one-hot rows."""
     targets = plan.objective.targets
     if jnp.issubdtype(targets.dtype, jnp.integer):
-        assert plan.dataset.classes is not None
-        targets = jax.nn.one_hot(targets, plan.dataset.classes, dtype=found.vectors.dtype)
+        assert plan.classes is not None
+        targets = jax.nn.one_hot(targets, plan.classes, dtype=found.vectors.dtype)
     return found.alignment(targets)
 
 

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator
 
 from ..._names import look_up
 from ..._numbers import significant
@@ -34,9 +34,18 @@ def _known(name: str) -> str:
 
 
 class ObservablesSection(Section):
-    """`[observables]`: what is recorded beside the loss at every saved time, by name."""
+    """`[observables]`: what is recorded beside the loss at every saved time, by name.
 
-    record: list[Annotated[str, AfterValidator(_known)]] = Field(default=[])
+    By default the accuracy, where data have class labels.
+    """
+
+    record: list[Annotated[str, AfterValidator(_known)]] | None = None
+
+    def names(self, classes: int | None) -> list[str]:
+        """What is recorded for data with so many classes."""
+        if self.record is None:
+            return ["accuracy"] if classes is not None else []
+        return list(dict.fromkeys(self.record))
 
 
 class Observables(Stage):
@@ -46,7 +55,7 @@ class Observables(Stage):
     after = ("flows", "optimizers")
 
     def carry_out(self, work: Work) -> None:
-        names = list(dict.fromkeys(work.plan.spec.observables.record))
+        names = work.plan.spec.observables.names(work.plan.classes)
         parts = [(flow.name, lambda flow=flow: work.flow(flow)) for flow in work.plan.flows]
         parts += [(run.name, lambda run=run: work.run(run)) for run in work.plan.runs]
         left = [part for part in parts if not work.store.complete(f"observables/{part[0]}")]
@@ -59,7 +68,7 @@ class Observables(Stage):
             bar.at(len(left))
 
     def memory(self, sections: Sections, sizes: Sizes) -> Iterator[Need]:
-        if not sections.sound("flow", "observables") or not sections["observables"].record:
+        if not sections.sound("flow", "observables") or sections["observables"].record == []:
             return
         rows = READ * (sections["flow"].saves + 1) * sizes.vector
         yield need("observables", (rows, ROWS), (sizes.product, PRODUCTS))
@@ -68,7 +77,7 @@ class Observables(Stage):
         if not sections.sound("observables"):
             return
         there = {"classes": shape.classes is not None, "kinks": sections["network"].kinks}
-        for i, name in enumerate(sections["observables"].record):
+        for i, name in enumerate(sections["observables"].record or []):
             wants = OBSERVABLES[name].needs
             if wants is not None and not there[wants]:
                 what = {"classes": "data with class labels", "kinks": "a network with kinks"}[wants]
