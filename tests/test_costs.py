@@ -3,7 +3,6 @@
 import dataclasses
 import html
 import json
-import re
 import shutil
 
 import pytest
@@ -71,7 +70,7 @@ def test_every_row_is_what_the_store_holds(which, finished, diverged):
     assert table.keys() == groups.keys() | {"everything"}
     total = 0
     for name, attributes in groups.items():
-        method, *counts, ended = table[name]
+        method, *counts, seconds, ended = table[name]
         assert method == attributes["solver"], name
         gradients, error, products, altogether, steps, rejected = (
             int(count.replace(",", "")) for count in counts
@@ -82,6 +81,10 @@ def test_every_row_is_what_the_store_holds(which, finished, diverged):
         ), name
         assert altogether == gradients + error + 2 * products
         assert ended == ("diverged" if "too-large" in name and "," not in name else "completed")
+        # Flows, runs and laws note how long they took.
+        alone = ", " not in name and name != "kernel at the start"
+        noted = alone or name.startswith("law, ")
+        assert bool(seconds) == noted, name
         total += altogether
     assert table["everything"][4] == f"{total:,}"
 
@@ -155,6 +158,7 @@ def test_an_unfinished_study_has_no_total(finished, tmp_path):
     assert table["curvature, gradient flow"] == [
         "curvature, gradient flow",
         *["unknown"] * 7,
+        "",
         "under way",
     ]
     assert table["everything"][5] == "unknown"

@@ -14,7 +14,7 @@ from typing import Annotated
 import cyclopts
 from cyclopts import Parameter
 
-from ._console import Quiet, complain, progress, tell, with_jax
+from ._console import AsJson, Only, Quiet, Strict, complain, progress, tell, with_jax
 from ._reproduce import app as papers
 
 app = cyclopts.App(
@@ -27,13 +27,19 @@ app = cyclopts.App(
 app.command(papers)
 
 
+app.register_install_completion_command(name="completion", help="Install shell completion.")
+
+
 @app.command
 def run(
     study: Path | None = None,
     /,
     *,
     out: Annotated[Path | None, Parameter(name="--out")] = None,
+    only: Only = None,
     quiet: Quiet = False,
+    as_json: AsJson = False,
+    strict: Strict = False,
 ) -> None:
     """Carry out a study and write its report.
 
@@ -43,8 +49,14 @@ def run(
         A TOML file (see `thalweg init`); without one, a small study of embedded digits.
     out
         The directory for the results; by default a new one below thalweg-runs.
+    only
+        Stages to carry out, with those that they need; by default all. `resume` does the rest.
     quiet
         No progress, only the verdict.
+    as_json
+        The verdict, the paths and the costs as JSON.
+    strict
+        End with exit code 1 if a flow or a run did not reach its end, or is not known well enough.
     """
     with_jax()
     from .study import load_spec, run_declared
@@ -52,43 +64,65 @@ def run(
     declaration = load_spec(study or _embedded())
     directory = out or _fresh_directory(declaration.spec.study.name)
     try:
-        _finish(run_declared(declaration, directory, progress(quiet)))
+        report = run_declared(declaration, directory, progress(quiet), only=only)
     except KeyboardInterrupt:
         _interrupted(directory)
+    else:
+        _finish(report, as_json, strict)
 
 
 @app.command
-def resume(directory: Path, /, *, quiet: Quiet = False) -> None:
+def resume(
+    directory: Path,
+    /,
+    *,
+    only: Only = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    strict: Strict = False,
+) -> None:
     """Go on with a study that was interrupted, from its last checkpoint.
 
     Parameters
     ----------
     directory
         The directory of the study.
+    only
+        Stages to carry out, with those that they need; by default all.
     quiet
         No progress, only the verdict.
+    as_json
+        The verdict, the paths and the costs as JSON.
+    strict
+        End with exit code 1 if a flow or a run did not reach its end, or is not known well enough.
     """
     with_jax()
     from .study import resume as go_on
 
     try:
-        _finish(go_on(directory, progress(quiet)))
+        report = go_on(directory, progress(quiet), only=only)
     except KeyboardInterrupt:
         _interrupted(directory)
+    else:
+        _finish(report, as_json, strict)
 
 
 @app.command
-def report(directory: Path, /) -> None:
+def report(
+    directory: Path, /, *, out: Annotated[Path | None, Parameter(name="--out")] = None
+) -> None:
     """Write the report again, from the store alone.
 
     Parameters
     ----------
     directory
         The directory of the study.
+    out
+        The file to write; by default report.html in the directory.
     """
     from .study.report import write_report
 
-    print(f"report: {write_report(directory)}")
+    print(f"report: {write_report(directory, out)}")
 
 
 @app.command
@@ -141,12 +175,20 @@ def _fresh_directory(name: str) -> Path:
     return base / f"{stem}-{number}"
 
 
-def _finish(report_path: Path) -> None:
+def _finish(report_path: Path, as_json: bool, strict: bool) -> None:
     """Print the verdict, and where the report is."""
+    from .study.results import read_results
     from .study.store import Store
+    from .study.summary import summary, troubled
+    from .study.verdict import headlines
 
-    found = json.loads(Store.open(report_path.parent).attributes["verdict"])
-    tell("Verdict", found, report_path)
+    results = read_results(Store.open(report_path.parent))
+    if as_json:
+        print(json.dumps(summary(results, report_path), indent=2, ensure_ascii=False))
+    else:
+        tell("Verdict", [*headlines(results.verdict), *results.verdict], report_path)
+    if strict and troubled(results):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

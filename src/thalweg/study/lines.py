@@ -2,11 +2,8 @@
 
 import numpy as np
 
-from .charts import Line
+from .charts import STYLES, Line
 from .results import Member, Results
-
-# As many as can be told apart by colour and dash pattern.
-STYLES = 12
 
 
 def line_of(part: Member, column: str, results: Results, quiet: bool = False) -> Line:

@@ -65,12 +65,14 @@ class Results:
     """A store, ready to be spoken of and drawn.
 
     `groups` holds, for every stage that has stored anything, its parts by name, in their order;
-    `costs` what stages spent on what all their parts share.
+    `costs` what stages spent on what all their parts share; `seconds` how long parts took, by path,
+    where that was noted.
     """
 
     attributes: dict[str, Any]
     groups: Mapping[str, Mapping[str, Member]]
     costs: Mapping[str, Cost]
+    seconds: Mapping[str, float]
 
     def of(self, stage: str) -> Mapping[str, Member]:
         """The parts of a stage by name; none where nothing is stored."""
@@ -135,6 +137,7 @@ def read_results(store: Store) -> Results:
         attributes=store.attributes,
         groups=groups,
         costs={stage: cost for stage, cost in costs.items() if cost is not None},
+        seconds=store.seconds(),
     )
 
 

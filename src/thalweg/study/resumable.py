@@ -1,5 +1,6 @@
 """Bringing one flow or one optimizer's run to its end, saved time by saved time."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -77,7 +78,7 @@ def carry_out_run(
         # Rows after the checkpoint are computed again, and may be lost.
         store.annotate(path, {"rows": index})
     store.check(path, index)
-    first, kept = index, {}
+    first, kept, begun = index, {}, time.perf_counter()
     with progress.stage(title, len(run.times)) as bar:
         bar.at(index)
         while not run.finished(state):
@@ -98,6 +99,7 @@ def carry_out_run(
             checkpoints.offer(state, index)
             bar.at(index)
     store.annotate(path, {"complete": True})
+    store.add_seconds(path, time.perf_counter() - begun)
     if not keep or first > 0:
         return None
     return {name: np.stack([kept[i][name] for i in range(index)]) for name in kept[0]}

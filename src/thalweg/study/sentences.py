@@ -21,11 +21,21 @@ Level = Literal["good", "notice", "warning"]
 
 @dataclasses.dataclass(frozen=True)
 class Sentence:
-    """One finding: words, how good the news is, and the numbers in it."""
+    """One finding: words, how good the news is, and the numbers in it.
+
+    `short` says the same in a few words, under a `topic`, for one line about a run. `run` (its
+    name), `subject` (what sentences call it) and `stage` say what it is about; `verdict` fills
+    them in.
+    """
 
     text: str
     level: Level
     numbers: dict[str, float]
+    topic: str = ""
+    short: str = ""
+    run: str = ""
+    subject: str = ""
+    stage: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

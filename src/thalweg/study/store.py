@@ -40,6 +40,7 @@ from ._states import from_bytes, to_bytes
 FORMAT = 2
 STORE_NAME = "study.zarr"
 _CHECKPOINTS = "checkpoints"
+_SECONDS = "seconds"
 
 
 class Store(Hierarchy):
@@ -219,6 +220,18 @@ class Store(Hierarchy):
         self.allocate(path, {"time": time}, dict.fromkeys(columns, ()), dtype, attributes)
         self.write_columns(path, columns)
         self.annotate(path, {"complete": True})
+
+    def seconds(self) -> dict[str, float]:
+        """How long the parts of stages took, by path, compilation included; for those that tell."""
+        return json.loads(self.attributes.get(_SECONDS, "{}"))
+
+    def add_seconds(self, path: str, seconds: float) -> None:
+        """Note how long a part took, on top of what it took before it was interrupted.
+
+        With the whole study, since the numbers of a part are the same however long they took.
+        """
+        known = self.seconds()
+        self.annotate("", {_SECONDS: json.dumps(known | {path: known.get(path, 0.0) + seconds})})
 
     def complete(self, path: str) -> bool:
         """Whether a stage was brought to its end.

@@ -1,5 +1,6 @@
 """Charts and tables, as they are shown on pages."""
 
+from ._chart import STYLES as STYLES
 from ._chart import Chart as Chart
 from ._chart import Level as Level
 from ._chart import Line as Line

@@ -5,20 +5,44 @@ follows the light and the dark scheme and prints well; each line also has its ow
 that colour is never the only difference.
 """
 
+import csv
 import dataclasses
+import io
 import itertools
 import math
 from dataclasses import dataclass, field
 from html import escape
 
+from ..._numbers import significant
 from ._axes import Axis, span
 
 WIDTH, HEIGHT = 680, 340
-_RIGHT, _TOP, _BOTTOM, _AIR = 16, 36, 46, 3
+_RIGHT, _TOP, _BOTTOM = 16, 36, 46
 # Room for one character of a tick label, at the size that it has on a phone.
 _CHARACTER = 12
 # A line outside is drawn up to so many times the largest value of the others.
 _ROOM = 5.0
+# So many points of a line show their values.
+_POINTS = 60
+# For a chart in a file of its own: the light colours of the page.
+_COLOURS = ("#0b6fb8", "#c4570a", "#158466", "#a8447f", "#6b55b8", "#6d6f72")
+_DASHES = ("none", "9 4", "2.5 4.5", "12 4 2.5 4", "5 3", "16 3")
+# Two dozen lines can be told apart: each colour with two patterns, strong and faint.
+STYLES = 12
+
+
+def _style() -> str:
+    rules = [
+        "text{font:13px system-ui,sans-serif;fill:#1d2126}.grid{stroke:#dcdfe2;fill:none}",
+        ".stroke{stroke:#5d6670;fill:none}.line{fill:none;stroke-width:2.2}.band{opacity:.22}",
+        ".level{fill:none;stroke:#1d2126;stroke-dasharray:7 5}.value{fill:none;pointer-events:all}",
+    ]
+    for number in range(STYLES):
+        colour = _COLOURS[number % len(_COLOURS)]
+        dash = _DASHES[(number + number // len(_COLOURS)) % len(_DASHES)]
+        rules.append(f".line.c{number},.level.c{number}{{stroke:{colour};stroke-dasharray:{dash}}}")
+        rules.append(f".band.c{number},.dot.c{number}{{fill:{colour}}}")
+    return "".join([*rules, ".quiet{stroke-width:5;opacity:.3;stroke-dasharray:none}"])
 
 
 @dataclass(frozen=True)
@@ -77,14 +101,28 @@ class Chart:
         drawn = [part for line in self.lines for part in self._band(line, x, y)]
         drawn += [part for level in self.levels for part in self._level(level, x, y)]
         drawn += [part for line in self.lines for part in self._path(line, x, y)]
-        # Lines that leave the chart end at its frame.
-        frame = (
-            f'<svg x="{x.start:.0f}" y="{_TOP - _AIR}" width="{WIDTH - x.start:.0f}"'
-            f' height="{HEIGHT - _BOTTOM - _TOP + 2 * _AIR}"'
-            f' viewBox="{x.start:.0f} {_TOP - _AIR} {WIDTH - x.start:.0f}'
-            f' {HEIGHT - _BOTTOM - _TOP + 2 * _AIR}">'
+        drawn += [part for line in self.lines for part in self._values(line, x, y)]
+        return "\n".join([*parts, *drawn, "</svg>"])
+
+    def standalone(self) -> str:
+        """The chart as an SVG file of its own, with its style inside."""
+        lines = [line.label for line in self.lines if line.label]
+        title = (
+            f"<title>{escape(self.description())}</title><desc>{escape('; '.join(lines))}</desc>"
         )
-        return "\n".join([*parts, frame, *drawn, "</svg>", "</svg>"])
+        head, body = self.svg().split("\n", 1)
+        return f"{head}\n{title}<style>{_style()}</style>\n{body}"
+
+    def csv(self) -> str:
+        """The numbers of the chart: a row for each point of each line, with its error band."""
+        out = io.StringIO()
+        rows = csv.writer(out, lineterminator="\n")
+        rows.writerow(["line", self.x_label, self.y_label, "low", "high"])
+        for line in self.lines:
+            nothing = [""] * len(line.x)
+            bands = (line.low or nothing, line.high or nothing)
+            rows.writerows(zip([line.label] * len(line.x), line.x, line.y, *bands, strict=True))
+        return out.getvalue()
 
     def description(self) -> str:
         """What the chart shows, for those who cannot see it."""
@@ -149,10 +187,12 @@ class Chart:
     def _path(self, line: Line, x: Axis, y: Axis) -> list[str]:
         """The line, interrupted where a value is missing; a lone point is a dot."""
         style = f"line c{line.colour}" + (" quiet" if line.quiet else "")
-        points = [
-            (x(a), y(b)) if self._visible(b) and (a > 0 or not self.log_x) else None
-            for a, b in zip(line.x, line.y, strict=True)
-        ]
+        points, within = [], True
+        for a, b in zip(line.x, line.y, strict=True):
+            # A line that leaves the chart ends at its frame.
+            inside = self._visible(b) and (a > 0 or not self.log_x)
+            points.append((x(a), y(b)) if inside and (within or b <= y.high) else None)
+            within = b <= y.high
         parts = []
         for present, run in itertools.groupby(points, key=lambda p: p is not None):
             if not present:
@@ -167,6 +207,17 @@ class Chart:
                 path = "L".join(f"{a:.1f} {b:.1f}" for a, b in piece)
                 parts.append(f'<path class="{style}" d="M{path}"/>')
         return parts
+
+    def _values(self, line: Line, x: Axis, y: Axis) -> list[str]:
+        """What the pointer shows over a line: its values."""
+        points = [p for p in zip(line.x, line.y, strict=True) if self._visible(p[1])]
+        every = max(1, len(points) // _POINTS)
+        return [
+            f'<circle class="value" cx="{x(a):.1f}" cy="{y(b):.1f}" r="7"><title>'
+            f"{escape(line.label)}: {significant(b)} at {significant(a)}</title></circle>"
+            for a, b in points[::every]
+            if a > 0 or not self.log_x
+        ]
 
     def _band(self, line: Line, x: Axis, y: Axis) -> list[str]:
         if line.low is None or line.high is None:

@@ -1,7 +1,9 @@
 """Pages that need nothing else: style and charts are inside, and nothing is fetched."""
 
+import base64
 import contextlib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -67,11 +69,22 @@ def marked(sentences: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{**s, "mark": _MARKS.get(s["level"], "note")} for s in sentences]
 
 
+def _file(kind: str, content: str) -> str:
+    """A file as an address that holds all of it."""
+    return f"data:{kind};base64,{base64.b64encode(content.encode()).decode()}"
+
+
 def drawn(chart: Chart) -> dict[str, Any]:
-    """A chart with its legend, of lines with a label; `empty` when there is nothing to draw."""
+    """A chart with its legend, of lines with a label, and as files to keep.
+
+    `empty` when there is nothing to draw.
+    """
     legend = [(line.label, line.colour, line.quiet) for line in chart.lines if line.label]
     empty = not any(line.y for line in chart.lines)
     return {
+        "svg_file": _file("image/svg+xml", chart.standalone()) if not empty else "",
+        "csv_file": _file("text/csv", chart.csv()) if not empty else "",
+        "file_name": re.sub(r"[^a-z0-9]+", "-", chart.title.lower()).strip("-"),
         "title": chart.title,
         "svg": Markup(chart.svg()) if not empty else Markup(""),
         "legend": legend,

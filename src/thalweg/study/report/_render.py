@@ -1,10 +1,12 @@
 """From results to one HTML file."""
 
 from pathlib import Path
+from typing import Any
 
 from ..results import Results, read_results
 from ..stages import STAGES
 from ..store import Store
+from ..verdict import headlines
 from ._citations import citations
 from ._page import drawn, marked, page, written
 from ._tables import clock_table, cost_table, end_table
@@ -12,8 +14,10 @@ from ._tables import clock_table, cost_table, end_table
 REPORT_NAME = "report.html"
 
 
-def write_report(directory: str | Path) -> Path:
-    """Write `report.html` into a study's directory, from its store alone; returns its path.
+def write_report(directory: str | Path, out: str | Path | None = None) -> Path:
+    """Write a study's report from its store alone; returns its path.
+
+    `out` is the file, by default `report.html` in the directory.
 
     One file that needs nothing else: style and charts are inside, nothing is fetched, and all text
     that came from outside is escaped. An unfinished study is reported as far as it has come.
@@ -21,7 +25,8 @@ def write_report(directory: str | Path) -> Path:
     **Raises:** StoreError for a store that is missing, foreign or damaged.
     """
     directory = Path(directory)
-    return written(render(read_results(Store.open(directory))), directory / REPORT_NAME)
+    results = read_results(Store.open(directory))
+    return written(render(results), Path(out) if out is not None else directory / REPORT_NAME)
 
 
 def render(results: Results) -> str:
@@ -34,10 +39,13 @@ def render(results: Results) -> str:
         facts=_facts(results),
         verdict=marked(results.verdict),
         troubles=_troubles(results),
+        headlines=headlines(results.verdict),
+        overview=_overview(results),
         figures=[
-            (drawn(figure.chart), figure.caption)
+            # The first figure of a stage is where links to the stage lead.
+            (stage.name if i == 0 else "", drawn(figure.chart), figure.caption)
             for stage in STAGES
-            for figure in stage.draws(results)
+            for i, figure in enumerate(stage.draws(results))
         ],
         end=end_table(results),
         remarks=[remark for stage in STAGES for remark in stage.remarks(results)],
@@ -48,6 +56,18 @@ def render(results: Results) -> str:
         versions=results.versions,
         citations=citations(results),
     )
+
+
+def _overview(results: Results) -> dict[str, Any]:
+    """Findings with a short form: a row for every run, a column for every topic."""
+    short = [s for s in results.verdict if s.get("short")]
+    topics = list(dict.fromkeys(s["topic"] for s in short))
+    rows = []
+    for run in dict.fromkeys(s["run"] for s in short):
+        cells = {s["topic"]: s for s in short if s["run"] == run}
+        subject = next(iter(cells.values()))["subject"]
+        rows.append((subject, [cells.get(topic) for topic in topics]))
+    return {"topics": topics, "rows": rows}
 
 
 def _facts(results: Results) -> str:

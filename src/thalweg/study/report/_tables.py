@@ -3,10 +3,9 @@
 import numpy as np
 
 from ..._numbers import significant
-from .._cost import Cost
 from ..charts import Table
 from ..results import Results
-from ..stages import STAGES
+from ..stages import STAGES, Spent
 
 
 def end_table(results: Results) -> Table:
@@ -39,18 +38,20 @@ def cost_table(results: Results) -> Table:
         "altogether",
         "steps",
         "rejected",
+        "seconds",
         "ended",
     ]
     costs = [cost for stage in STAGES for cost in stage.costs(results)]
-    rows = [_cost_row(what, cost, ended) for what, cost, ended in costs]
-    totals = [-1 if cost is None else cost.total for _, cost, _ in costs]
+    rows = [_cost_row(spent) for spent in costs]
+    totals = [-1 if spent.cost is None else spent.cost.total for spent in costs]
     whole = -1 if min(totals, default=0) < 0 else sum(totals)
-    return Table(header, [*rows, ["everything", "", "", "", "", _count(whole), "", "", ""]])
+    return Table(header, [*rows, ["everything", "", "", "", "", _count(whole), "", "", "", ""]])
 
 
-def _cost_row(what: str, cost: Cost | None, ended: str) -> list[str]:
+def _cost_row(spent: Spent) -> list[str]:
+    cost, took = spent.cost, "" if spent.seconds is None else significant(spent.seconds, 2)
     if cost is None:
-        return [what, *["unknown"] * 7, ended]
+        return [spent.what, *["unknown"] * 7, took, spent.ended]
     numbers = (
         cost.gradients,
         cost.error_gradients,
@@ -59,7 +60,7 @@ def _cost_row(what: str, cost: Cost | None, ended: str) -> list[str]:
         cost.steps,
         cost.rejected,
     )
-    return [what, cost.solver, *map(_count, numbers), ended]
+    return [spent.what, cost.solver, *map(_count, numbers), took, spent.ended]
 
 
 def clock_table(results: Results) -> Table:

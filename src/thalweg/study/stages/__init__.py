@@ -1,5 +1,6 @@
 """The parts of a study, one per file, in the order in which they are carried out."""
 
+from ._stage import Spent as Spent
 from ._stage import Stage as Stage
 from .certificates import Certificates
 from .comparisons import Comparisons

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from ...datasets import DataShape
 from .._consistency import Sections
@@ -14,6 +14,18 @@ from ..plan import Plan
 from ..results import Member, Results
 from ..sentences import Sentence
 from ..work import Work
+
+
+class Spent(NamedTuple):
+    """What a part of a stage is called, cost, how it ended, and how long it took if that is known.
+
+    `cost` is `None` where nothing is recorded.
+    """
+
+    what: str
+    cost: Cost | None
+    ended: str
+    seconds: float | None = None
 
 
 class Stage(abc.ABC):
@@ -67,11 +79,16 @@ class Stage(abc.ABC):
         """Sentences that stand below the table of numbers."""
         return iter(())
 
-    def costs(self, results: Results) -> Iterator[tuple[str, Cost | None, str]]:
-        """What each part is called, cost, and how it ended."""
+    def costs(self, results: Results) -> Iterator[Spent]:
+        """What each part cost."""
         labels = {run.name: run.label for run in (*results.flows, *results.runs)}
         for part in results.of(self.name).values():
-            yield self.titled(labels.get(part.name, part.name)), part.cost, self.ended(part)
+            yield Spent(
+                self.titled(labels.get(part.name, part.name)),
+                part.cost,
+                self.ended(part),
+                results.seconds.get(f"{self.name}/{part.name}"),
+            )
 
     def titled(self, part: str) -> str:
         """A part among what other stages have of the same name."""

@@ -26,6 +26,9 @@ _METHODS = {ClosedForm: "norms of the weights", Intervals: "Lanczos, at points o
 _CERTIFIED = 28
 
 
+_TOPIC = "certificate"
+
+
 class Certificates(Stage):
     """A bound on the distance at every saved step, for gradient descent on smooth networks."""
 
@@ -135,7 +138,7 @@ def bounded(run: Member, found: Member, gap: Member) -> Sentence:
             f" bound is already more than the {significant(travelled)} that the flow travels."
             f" {limit}"
         )
-        return Sentence(text, "notice", {"travelled": travelled})
+        return Sentence(text, "notice", {"travelled": travelled}, _TOPIC, "says nothing")
     numbers = {"bound": float(bound[last]), "time": float(time[last])}
     grounds = [Hypothesis(*h) for h in json.loads(found.attributes["hypotheses"])]
     gaps = sorted({ground.how for ground in grounds if not ground.proved})
@@ -150,8 +153,10 @@ def bounded(run: Member, found: Member, gap: Member) -> Sentence:
     shared = slice(0, min(last + 1, len(measured)))
     if np.any((measured - error)[shared] > bound[shared]):
         text += " It does not hold: more was measured."
-        return Sentence(text, "warning", numbers)
+        return Sentence(text, "warning", numbers, _TOPIC, "does not hold")
     if last < len(bound) - 1:
         text += " After that, the bound is more than the flow travels."
     whole = not gaps and last == len(bound) - 1
-    return Sentence(f"{text} {limit}", "good" if whole else "notice", numbers)
+    short = f"at most {significant(bound[last])} to t = {significant(time[last])}"
+    level = "good" if whole else "notice"
+    return Sentence(f"{text} {limit}", level, numbers, _TOPIC, short)

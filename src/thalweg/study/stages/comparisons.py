@@ -20,6 +20,7 @@ from .laws import predicted_distances
 
 # Copies of saved rows while two trajectories are compared.
 _COMPARED = 6
+_TOPIC = "distance to flow"
 _MEASURED = (
     "flow time t",
     "distance to flow",
@@ -138,6 +139,12 @@ def _ending(run: Member) -> str:
     return f" It diverged at step {step}." if step else " It did not reach the end."
 
 
+def _short(run: Member, otherwise: str) -> str:
+    """In a few words: that a run diverged, else how far it is from its flow."""
+    kind, step = run.attributes["status_kind"], run.attributes.get("status_step")
+    return f"diverged at step {step}" if kind == "diverged" and step else otherwise
+
+
 def _alone(run: Member, results: Results) -> Sentence:
     """A run that was not compared."""
     ending, flow = _ending(run), results.flow_of(run)
@@ -147,7 +154,9 @@ def _alone(run: Member, results: Results) -> Sentence:
         if flow is None
         else f"nothing to compare with the {flow.attributes['label']}"
     )
-    return Sentence(f"{who(run)}: {why}.{ending}", "warning" if flow is not None else level, {})
+    level = level if flow is None else "warning"
+    short = _short(run, "compared with no flow" if flow is None else "not compared")
+    return Sentence(f"{who(run)}: {why}.{ending}", level, {}, _TOPIC, short)
 
 
 def _closeness(run: Member, gap: Member, results: Results) -> Sentence:
@@ -156,7 +165,7 @@ def _closeness(run: Member, gap: Member, results: Results) -> Sentence:
     travelled = float(gap.array("moved").max())
     if travelled == 0 or len(time) < 2:
         text = f"{who(run)}: nothing to compare with the {label}."
-        return Sentence(text + ending, "warning", {})
+        return Sentence(text + ending, "warning", {}, _TOPIC, _short(run, "not compared"))
     fraction, bar = gap.array("distance") / travelled, gap.array("distance_error") / travelled
     worst, end = int(np.argmax(fraction)), float(time[-1])
     numbers = {
@@ -174,21 +183,24 @@ def _closeness(run: Member, gap: Member, results: Results) -> Sentence:
             f" than {percent(LEFT)} of the {significant(travelled)} that the flow travels away,"
             f" {percent(fraction[worst])} at worst."
         )
-        return Sentence(text + ending, "warning", numbers)
+        short = _short(run, f"leaves its flow at t = {significant(t)}")
+        return Sentence(text + ending, "warning", numbers, _TOPIC, short)
     if not np.isfinite(bar[worst]) or bar[worst] > fraction[worst]:
         text = (
             f"{who(run)} cannot be told from its flow (the {label}) up to t = {significant(end)}:"
             f" the distance is below the flow's own error, {percent(bar.max())} of the"
             f" {significant(travelled)} that the flow travels."
         )
-        return Sentence(text + ending, "notice", numbers)
+        short = _short(run, "cannot be told from its flow")
+        return Sentence(text + ending, "notice", numbers, _TOPIC, short)
     text = (
         f"{who(run)} stays within {percent(fraction[worst])} of its flow (the {label}) up to"
         f" t = {significant(end)}, as a fraction of the {significant(travelled)} that the flow"
         f" travels; the flow's own error is at most {percent(bar.max())}."
     )
     level: Level = "good" if fraction[worst] <= CLOSE else "notice"
-    return Sentence(text + ending, "warning" if ending else level, numbers)
+    short = _short(run, f"within {percent(fraction[worst])} of its flow")
+    return Sentence(text + ending, "warning" if ending else level, numbers, _TOPIC, short)
 
 
 def _lawfulness(run: Member, gap: Member) -> Iterator[Sentence]:
@@ -203,11 +215,12 @@ def _lawfulness(run: Member, gap: Member) -> Iterator[Sentence]:
         f" {significant(numbers['predicted'])} at the end, and"
         f" {significant(numbers['measured'])} was measured."
     )
+    short = f"measured {significant(ratio, 2)} × predicted"
     if LAWFUL[0] <= ratio <= LAWFUL[1]:
-        yield Sentence(text, "good", numbers)
+        yield Sentence(text, "good", numbers, "first-order law", short)
     else:
         text += " The law is for short steps; here higher orders of the step take part."
-        yield Sentence(text, "notice", numbers)
+        yield Sentence(text, "notice", numbers, "first-order law", short)
 
 
 def _distances(results: Results, title: str, label: str, relative: bool) -> Chart:

@@ -28,6 +28,7 @@ from ..sentences import EDGE, Sentence, who
 from ..work import Work
 from ._stage import Stage
 
+_TOPIC = "stability"
 _MEASURED = ("largest eigenvalue", "largest eigenvalue × step", "smallest eigenvalue")
 
 
@@ -192,7 +193,8 @@ def _stability(run: Member, seen: Member, limit: float) -> Sentence:
     value, radius = seen.first("largest") * step, seen.first("largest_residual") * step
     known = np.isfinite(value)
     if not known.any():
-        return Sentence(f"{who(run)}: its sharpness is unknown.", "warning", {})
+        text = f"{who(run)}: its sharpness is unknown."
+        return Sentence(text, "warning", {}, _TOPIC, "sharpness unknown")
     value, radius, time = value[known], radius[known], seen.array("time")[known]
     top = int(np.argmax(value))
     numbers = {
@@ -209,10 +211,11 @@ def _stability(run: Member, seen: Member, limit: float) -> Sentence:
     )
     low, high = (value[top] - radius[top]) / limit, (value[top] + radius[top]) / limit
     if high < EDGE[0]:
-        return Sentence(text + "stable.", "good", numbers)
+        return Sentence(text + "stable.", "good", numbers, _TOPIC, "stable")
     if low > EDGE[1]:
-        return Sentence(text + "beyond it, unstable on a quadratic.", "warning", numbers)
-    return Sentence(text + "at the edge.", "notice", numbers)
+        text += "beyond it, unstable on a quadratic."
+        return Sentence(text, "warning", numbers, _TOPIC, "beyond the limit of stability")
+    return Sentence(text + "at the edge.", "notice", numbers, _TOPIC, "at the edge of stability")
 
 
 def _negative(seen: Member) -> Sentence:

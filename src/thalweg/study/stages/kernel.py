@@ -28,7 +28,7 @@ from ..plan import Plan, PlannedRun
 from ..results import Member, Results
 from ..sentences import LAZY, LEFT, Sentence, who
 from ..work import Work
-from ._stage import Stage
+from ._stage import Spent, Stage
 
 # Rows up to which a kernel is diagonalised without being asked to.
 _ROWS = 3000
@@ -42,6 +42,7 @@ _KERNELS = {
     "mean": "the mean over outputs, for all of them",
 }
 _NOT_PREDICTED = "not predicted"
+_TOPIC = "tangent kernel"
 
 
 class KernelSection(Section):
@@ -175,10 +176,10 @@ class Kernel(Stage):
             )
             yield "Tangent kernel and rates", Table(header, rows), note
 
-    def costs(self, results: Results) -> Iterator[tuple[str, Cost | None, str]]:
+    def costs(self, results: Results) -> Iterator[Spent]:
         yield from super().costs(results)
         if self.name in results.costs:
-            yield "kernel at the start", results.costs[self.name], "completed"
+            yield Spent("kernel at the start", results.costs[self.name], "completed")
 
     def titled(self, part: str) -> str:
         return f"kernel drift, {part}"
@@ -273,21 +274,24 @@ def _predicts(run: Member, seen: Member) -> Sentence:
     loss = run.array("loss")[: len(seen.array("time"))]
     gap = np.abs(seen.array("predicted_loss") - loss) / loss[0]
     regime = "lazy" if drift <= LAZY else "not lazy: the network learns features"
+    short = "lazy" if drift <= LAZY else f"learns features (kernel moves {percent(drift)})"
     moved = f"the kernel itself moves by {percent(drift)} ({regime})"
     fell = f"How the loss fell: {attributes['rate']}."
     if attributes["status_kind"] == _NOT_PREDICTED:
         text = f"{who(run)}: the tangent kernel predicts nothing for a method like this; {moved}."
-        return Sentence(f"{text} {fell}", "notice", {"drift": drift})
+        return Sentence(f"{text} {fell}", "notice", {"drift": drift}, _TOPIC, short)
     if attributes["status_kind"] == "diverged" or not np.isfinite(gap).any():
         text = f"{who(run)}: with the tangent kernel of the start it would diverge."
-        return Sentence(f"{text} {attributes['status_message']}", "notice", {"drift": drift})
+        text = f"{text} {attributes['status_message']}"
+        short = "would diverge with its first kernel"
+        return Sentence(text, "notice", {"drift": drift}, _TOPIC, short)
     worst = float(np.nanmax(gap))
     text = (
         f"{who(run)}: the tangent kernel at the start predicts its loss to within"
         f" {percent(worst)} of the loss at the start; {moved}. {fell}"
     )
     level = "good" if worst <= LEFT and drift <= LAZY else "notice"
-    return Sentence(text, level, {"gap": worst, "drift": drift})
+    return Sentence(text, level, {"gap": worst, "drift": drift}, _TOPIC, short)
 
 
 def _row(run: Member, seen: Member) -> list[str]:
