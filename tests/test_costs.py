@@ -3,6 +3,7 @@
 import dataclasses
 import html
 import json
+import re
 import shutil
 
 import pytest
