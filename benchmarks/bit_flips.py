@@ -56,7 +56,7 @@ class InterruptedAt(Silent):
         self._title, self._rows = title, rows
 
     @contextlib.contextmanager
-    def stage(self, title, total):
+    def stage(self, title, total, of=""):
         self._now = title
         yield self
 

@@ -326,7 +326,7 @@ def test_an_interrupted_run_goes_on_to_the_same_losses(done, tmp_path):
         def __init__(self):
             self.left = 12
 
-        def stage(self, title, total):
+        def stage(self, title, total, of=""):
             return self
 
         def __enter__(self):

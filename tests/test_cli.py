@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,6 +66,7 @@ MISTAKES = [
     (("resume", "nowhere"), "there is no such directory"),
     (("report", "nowhere"), "there is no such directory"),
     (("rum",), "rum"),
+    (("run", "--only", "curvatur"), "did you mean 'curvature'?"),
     (("reproduce", "elkabetz", "--data", "."), "did you mean 'elkabetz-cohen-2021'?"),
     (("reproduce", "elkabetz-cohen-2021", "--data", "nowhere"), "there is no folder nowhere"),
     (("reproduce", "bu-xu-chen-2021", "--data", "nowhere"), "there is no folder nowhere"),
@@ -130,6 +132,34 @@ def test_run_and_report(ran):
     report.unlink()
     assert thalweg("report", report.parent, cwd=folder).returncode == 0
     assert report.read_text() == first
+
+
+def test_what_programs_read(ran, diverged, tmp_path):
+    folder, _ = ran
+    where = folder / "thalweg-runs" / "tiny-1"
+    done = thalweg("resume", where, "--json", "--strict", "--quiet")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["status"] == dict.fromkeys(
+        ("gradient_flow", "heavy_ball_flow", "gradient_descent", "heavy_ball"), "completed"
+    )
+    assert [line["text"].partition(":")[0] for line in found["headlines"]] == [
+        "Gradient descent with step 0.05",
+        "Heavy ball with step 0.01",
+    ]
+    assert found["gradients"]["gradient descent"] == 20
+    assert found["seconds"]["flows/gradient_flow"] > 0
+    assert found["report"] == str(where / "report.html")
+    shutil.copytree(diverged, tmp_path / "diverged")
+    done = thalweg("resume", tmp_path / "diverged", "--strict", "--quiet")
+    assert done.returncode == 1
+    assert "diverged at step" in done.stdout
+    # A line for each finding, however long.
+    told = done.stdout.splitlines()
+    assert all(line[:2] in ("✓ ", "• ", "! ") for line in told[2:-2] if line)
+    elsewhere = tmp_path / "elsewhere.html"
+    assert thalweg("report", tmp_path / "diverged", "--out", elsewhere).returncode == 0
+    assert elsewhere.read_text() == (tmp_path / "diverged" / "report.html").read_text()
 
 
 # The command line, which the system kills when the first row of the second flow is there.

@@ -25,6 +25,7 @@ from .studies import TINY, WILD, rewrite_attributes
 _TITLES = {
     "flows": "",
     "optimizers": "",
+    "observables": "observables, ",
     "laws": "law, ",
     "certificates": "certificate, ",
     "comparisons": "comparison, ",

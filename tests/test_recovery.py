@@ -46,7 +46,7 @@ class Until(Silent):
         self._rows = rows
 
     @contextlib.contextmanager
-    def stage(self, title, total):
+    def stage(self, title, total, of=""):
         yield self
 
     def at(self, done):

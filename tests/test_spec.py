@@ -30,7 +30,7 @@ def test_the_embedded_study_is_valid():
     assert spec.study.name == "first light"
     # What stands in comments is valid as well.
     alternatives = [line[2:] for line in text.splitlines() if line.startswith("# kind = ")]
-    assert len(alternatives) == 4
+    assert len(alternatives) == 6
 
 
 MISTAKES = [

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, TextIO
 
+# What most stages count.
+SAVED = "saved times"
+
 
 class Stage(Protocol):
     """One stage under way."""
@@ -22,8 +25,8 @@ class Progress(Protocol):
         """One line about the whole."""
         ...
 
-    def stage(self, title: str, total: int) -> AbstractContextManager[Stage]:
-        """A stage that will go through `total` saved times."""
+    def stage(self, title: str, total: int, of: str = SAVED) -> AbstractContextManager[Stage]:
+        """A stage that will go through so many things, saved times unless said otherwise."""
         ...
 
 
@@ -38,7 +41,7 @@ class Silent:
         pass
 
     @contextmanager
-    def stage(self, title: str, total: int) -> Iterator[Stage]:
+    def stage(self, title: str, total: int, of: str = SAVED) -> Iterator[Stage]:
         yield self._Stage()
 
 
@@ -54,21 +57,22 @@ class Lines:
         print(text, file=self._out, flush=True)
 
     @contextmanager
-    def stage(self, title: str, total: int) -> Iterator[Stage]:
-        stage = _LineStage(title, total, self._out, self._between)
+    def stage(self, title: str, total: int, of: str = SAVED) -> Iterator[Stage]:
+        stage = _LineStage(title, total, of, self._out, self._between)
         stage.begin()
         yield stage
         stage.end()
 
 
 class _LineStage:
-    def __init__(self, title: str, total: int, out: TextIO, between: float):
-        self._title, self._total, self._out, self._between = title, total, out, between
+    def __init__(self, title: str, total: int, of: str, out: TextIO, between: float):
+        self._title, self._total, self._of, self._out = title, total, of, out
+        self._between = between
         self._start = self._last = time.monotonic()
         self._first: int | None = None
 
     def begin(self) -> None:
-        self._say(f"{self._total} part{'s' * (self._total != 1)} ...")
+        self._say(f"{self._total} {self._of} ...")
 
     def at(self, done: int) -> None:
         if self._first is None:
@@ -96,7 +100,7 @@ class Bars:
         Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 
     @contextmanager
-    def stage(self, title: str, total: int) -> Iterator[Stage]:
+    def stage(self, title: str, total: int, of: str = SAVED) -> Iterator[Stage]:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -122,12 +126,13 @@ class Bars:
             TextColumn("{task.description:<34}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
+            TextColumn("{task.fields[of]}"),
             RateColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
         with RichProgress(*columns, console=Console(stderr=True)) as bars:
-            task = bars.add_task(title, total=total)
+            task = bars.add_task(title, total=total, of=of)
             yield _BarStage(bars, task)
 
 

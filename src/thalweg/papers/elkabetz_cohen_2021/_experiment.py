@@ -18,7 +18,7 @@ from ...study import Declaration, Spec, StoreError, parse_spec, run_declared
 from ...study import resume as resume_study
 from ...study._lock import Lock
 from ...study.build import build
-from ...study.progress import Progress, Silent, Stage
+from ...study.progress import SAVED, Progress, Silent, Stage
 from ...study.sentences import Sentence
 from ...study.store import STORE_NAME, Store
 from ._comparison import read_comparisons
@@ -159,8 +159,8 @@ class _Within:
     def say(self, text: str) -> None:
         self._progress.say(f"{self._study}, {text}")
 
-    def stage(self, title: str, total: int) -> AbstractContextManager[Stage]:
-        return self._progress.stage(f"{self._study}, {title}", total)
+    def stage(self, title: str, total: int, of: str = SAVED) -> AbstractContextManager[Stage]:
+        return self._progress.stage(f"{self._study}, {title}", total, of)
 
 
 def _carry_out(declaration: Declaration, directory: Path, progress: Progress) -> None:

@@ -98,7 +98,7 @@ class Certificates(Stage):
 def _carry_out(work: Work, planned: PlannedRun) -> None:
     path, evidence = f"certificates/{planned.name}", _evidence(work.plan)
     run = work.run(planned)
-    with work.progress.stage(f"certificate, {planned.name}", 1) as bar:
+    with work.progress.stage(f"certificate, {planned.name}", 1, "bounds") as bar:
         found = certify_run(work.plan.objective, run, evidence=evidence, looks=_LOOKS)
         bar.at(1)
     attributes = {

@@ -73,7 +73,7 @@ class Kernel(Stage):
         left = [run for run in plan.runs if not store.complete(f"kernel/{run.name}")]
         if outputs is None or not left:
             return
-        with work.progress.stage("tangent kernel", 1 + len(left)) as bar:
+        with work.progress.stage("tangent kernel", 1 + len(left), "kernels and runs") as bar:
             kernel = empirical(plan.objective, plan.params)
             found = modes(kernel.matrix(outputs))
             store.require("kernel")

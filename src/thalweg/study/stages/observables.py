@@ -61,7 +61,7 @@ class Observables(Stage):
         left = [part for part in parts if not work.store.complete(f"observables/{part[0]}")]
         if not names or not left:
             return
-        with work.progress.stage("observables", len(left)) as bar:
+        with work.progress.stage("observables", len(left), "trajectories") as bar:
             for done, (part, trajectory) in enumerate(left):
                 bar.at(done)
                 _carry_out(work, part, trajectory(), names)
