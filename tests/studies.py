@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import zarr
+from jax.flatten_util import ravel_pytree
 
 from thalweg.study._digests import sealed
 
@@ -138,3 +139,9 @@ def assert_same_numbers(left, right):
         np.testing.assert_array_equal(a[path], b[path], err_msg=path)
     assert a_counts == b_counts
     assert a_verdict == b_verdict
+
+
+def farthest(run, steps):
+    """How far a run is from its start at most, of these steps."""
+    rows = np.asarray([ravel_pytree(run[int(step)])[0] for step in steps])
+    return np.linalg.norm(rows - rows[0], axis=1).max()

@@ -185,6 +185,29 @@ def test_a_proof_without_a_computed_flow():
     assert np.max(true) <= 0.1
 
 
+def test_a_bound_of_no_use_is_given_up():
+    """Along a saddle bounds grow like exp(t): beyond what is useful they are not followed."""
+    objective = problems.landscape(lambda p: 0.5 * (p[0] ** 2 - p[1] ** 2) + p[1] ** 4)
+    run = tw.descend(tw.GradientDescent(1e-2), objective, jnp.array([1.0, 1e-3]), 1000)
+    whole = tw.certify_run(objective, run)
+    useful = 0.3
+    short = tw.certify_run(objective, run, useful=useful)
+    known = short.bound[: short.until + 1]
+    flow = tw.integrate(tw.GradientFlow(), objective, run.initial, save_at=run.times, rtol=1e-9)
+    measured = tw.compare(run, flow).distance[: short.until + 1]
+    assert np.all(measured <= known)
+    assert np.all(known <= useful)
+    assert np.all(np.isinf(short.bound[short.until + 1 :]))
+    assert 100 < short.until < 1000
+    # Up to there it is no worse than the one that is followed to its end.
+    assert np.all(known <= whole.bound[: short.until + 1] * (1 + 1e-9))
+    assert short.gradients < whole.gradients
+    assert f"step {short.until} the bound would be more than 0.3" in short.limit
+    assert not short.proved
+    with pytest.raises(ValueError, match="useful: must not be negative"):
+        tw.certify_run(objective, run, useful=-1.0)
+
+
 def test_a_saddle_multiplies_errors():
     """f = (x^2 y^2 of one sample): close to the line, errors grow as exp(t) does."""
     objective = problems.landscape(lambda p: 0.5 * (p[0] ** 2 - p[1] ** 2))

@@ -19,7 +19,7 @@ from thalweg.study.report._tables import cost_table
 from thalweg.study.results import read_results
 from thalweg.study.store import Store
 
-from .studies import TINY, WILD, rewrite_attributes
+from .studies import TINY, WILD, farthest, rewrite_attributes
 
 # What a row is called, by the kind of the group that it is about.
 _TITLES = {
@@ -109,7 +109,8 @@ def test_the_store_holds_what_the_library_counts(finished):
     assert found["gradients"] % 3 == 0, "a gradient and a Hessian product for each evaluation"
     assert groups["law, heavy ball"]["gradients"] % 2 == 0
     descent = tw.descend(run.optimizer, plan.objective, plan.params, 20)
-    certificate = tw.certify_run(plan.objective, descent, looks=8)
+    useful = farthest(descent, run.save_steps)
+    certificate = tw.certify_run(plan.objective, descent, looks=8, useful=useful)
     assert groups["certificate, gradient descent"]["gradients"] == certificate.gradients
     assert groups["gradient descent"]["gradients"] == descent.stats.gradients == 20
     for name in ("gradient flow", "gradient descent", "heavy ball"):

@@ -21,7 +21,7 @@ from thalweg.study.build import build
 from thalweg.study.declare import parse_spec
 from thalweg.study.store import Store
 
-from .studies import PAIR, TINY, assert_same_numbers, stored_numbers, write_spec
+from .studies import PAIR, TINY, assert_same_numbers, farthest, stored_numbers, write_spec
 
 
 def test_the_store_is_plain_xarray(finished):
@@ -77,7 +77,8 @@ def test_predictions_and_certificates_are_those_of_the_library(finished):
         np.testing.assert_allclose(stored["predicted"], law.distance, rtol=1e-12)
         np.testing.assert_allclose(stored["predicted_error"], law.error, rtol=1e-12)
     descent = tw.descend(tw.GradientDescent(0.05), plan.objective, plan.params, 20)
-    found = tw.certify_run(plan.objective, descent, looks=8)
+    useful = farthest(descent, np.arange(0, 21, 5))
+    found = tw.certify_run(plan.objective, descent, looks=8, useful=useful)
     stored = tree["certificates/gradient_descent"]
     np.testing.assert_allclose(stored["time"], times)
     np.testing.assert_allclose(stored["bound"], found.bound[::5], rtol=1e-12)

@@ -24,6 +24,8 @@ from ._growth import added_within, amplification, grown, grown_within
 _WIDENINGS = 6
 # A tube so many times wider than the parameters are large says nothing.
 _WIDEST = 10.0
+# A bound of limited use is not followed over stretches so many times shorter than the longest.
+_SHORTEST = 16
 # What adding a step to the parameters rounds off, in units of their resolution.
 _ROUNDING = 4.0
 
@@ -40,6 +42,7 @@ class RunCertificate(AbstractResult):
     - `looks`: the steps at which curvature was bounded; `bending`: for each stretch between two of
         them the bound on minus the lowest eigenvalue of the Hessian; `params`: the iterates there.
     - `gradients`: what it cost.
+    - `useful`: the largest bound that was asked for; larger ones are infinite.
     """
 
     step_size: float
@@ -51,6 +54,7 @@ class RunCertificate(AbstractResult):
     params: PyTree[Float[Array, "looks ..."]]
     gradients: int
     objective: AbstractObjective
+    useful: float = math.inf
 
     @property
     def times(self) -> Float[np.ndarray, "steps + 1"]:
@@ -75,6 +79,12 @@ class RunCertificate(AbstractResult):
     @property
     def limit(self) -> str:
         """What keeps the bound from being smaller, in a sentence."""
+        if not np.isfinite(self.bound[-1]) and math.isfinite(self.useful):
+            return (
+                f"Beyond step {self.until} the bound would be more than {self.useful:.3g}, which"
+                " says nothing, and was not followed further. A shorter step keeps it small for"
+                " longer."
+            )
         if not np.isfinite(self.bound[-1]):
             return (
                 f"Nothing can be said beyond step {self.until}: the farther the flow may be, the"
@@ -130,6 +140,7 @@ def certify_run(
     *,
     evidence: Evidence | None = None,
     looks: int = 24,
+    useful: float = math.inf,
 ) -> RunCertificate:
     """Bound the distance of a run of gradient descent from the exact flow, step by step.
 
@@ -155,8 +166,11 @@ def certify_run(
         network.
     - `looks`: the number of stretches with a curvature of their own, to begin with; where the tube
         would grow without end, a stretch is split.
+    - `useful`: a bound above this says nothing, such as the distance that the run travels. The
+        certificate ends there, which saves most of the cost of one that would come to nothing.
 
-    **Raises:** TypeError for a run of another optimizer; ValueError for one of another objective;
+    **Raises:** TypeError for a run of another optimizer; ValueError for one of another objective,
+    and for a `useful` that is negative;
     ValueError or TypeError where a hypothesis of the evidence fails.
 
     ??? cite "Reference"
@@ -172,12 +186,16 @@ def certify_run(
             f"run: expected a run of GradientDescent, got one of {type(run.dynamics).__name__}."
         )
     check_positive_integer(looks, "looks")
+    if not useful >= 0:
+        raise ValueError(f"useful: must not be negative, got {useful}.")
     evidence = Intervals() if evidence is None else evidence
     check_instance(evidence, Evidence, "evidence", "evidence, ClosedForm(network) or Intervals()")
     evidence.check(objective, run.initial)
     step, total = float(run.dynamics.step_size), int(run.steps[-1])
     places = np.unique(np.round(np.linspace(0, total, min(looks, total) + 1)).astype(int))
     longest = int(np.diff(places).max(initial=0))
+    # Where a bound may be as large as it likes, it is followed to its last step.
+    shortest = 1 if math.isinf(useful) else max(1, longest // _SHORTEST)
     eps = float(jnp.finfo(tree_dtype(run.initial)).eps)
     walker = _Walker(objective, evidence, step, eps)
     params, cost, turning = run.initial, 1, 0.0
@@ -196,7 +214,8 @@ def certify_run(
         cost += (last - first) * (1 if evidence.covers_balls else 2)
         found, m, spent, source = walker.over(stretch, bound[-1][-1])
         cost += spent
-        if not np.isfinite(found[-1]) and last - first > 1:
+        hopeless = not (np.isfinite(found[-1]) and found[-1] <= useful)
+        if hopeless and last - first > shortest:
             # Over a shorter stretch the error grows by less, and a narrower tube may do.
             middle = (first + last) // 2
             pending += [(middle, last), (first, middle)]
@@ -207,11 +226,12 @@ def certify_run(
         params, gradient = made[0], made[1]
         rows.append(params)
         ends.append(int(last))
-        if not np.isfinite(found[-1]):
+        if hopeless:
             break
     if ends[-1] == total:
         _check_same_end(params, jax.tree.map(lambda x: x[-1], run.params), eps)
     done = np.concatenate(bound)
+    done[done > useful] = np.inf
     hypotheses = evidence.hypotheses(objective, run.initial)
     if not evidence.covers_balls:
         hypotheses += (
@@ -227,6 +247,7 @@ def certify_run(
         params=tree_stack(rows),
         gradients=int(cost),
         objective=objective,
+        useful=useful,
     )
 
 

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..._numbers import significant
+from ..._trees import tree_norm, tree_sub
 from ...closeness import ClosedForm, Intervals, certify_run
 from ...closeness._evidence import Evidence, Hypothesis
 from ...curvature._wanted import Wanted
 from ...optimizers import GradientDescent
+from ...results import Trajectory
 from .._consistency import MOST_STEPS, Sections
 from .._cost import Cost
 from .._needs import PRODUCTS, READ, ROWS, WIDTHS, Need, Sizes, basis, need
@@ -99,7 +101,9 @@ def _carry_out(work: Work, planned: PlannedRun) -> None:
     path, evidence = f"certificates/{planned.name}", _evidence(work.plan)
     run = work.run(planned)
     with work.progress.stage(f"certificate, {planned.name}", 1, "bounds") as bar:
-        found = certify_run(work.plan.objective, run, evidence=evidence, looks=_LOOKS)
+        found = certify_run(
+            work.plan.objective, run, evidence=evidence, looks=_LOOKS, useful=_travelled(run)
+        )
         bar.at(1)
     attributes = {
         "optimizer": planned.name,
@@ -111,6 +115,11 @@ def _carry_out(work: Work, planned: PlannedRun) -> None:
     }
     columns = {"bound": found.bound[np.asarray(run.steps)]}
     work.store.add(path, np.asarray(run.times), columns, str(run.loss.dtype), attributes)
+
+
+def _travelled(run: Trajectory) -> float:
+    """How far a run comes from its start; a larger bound says nothing."""
+    return max(float(tree_norm(tree_sub(run[i], run.initial))) for i in range(len(run)))
 
 
 def _evidence(plan: Plan) -> Evidence:
