@@ -66,7 +66,7 @@ def test_a_linear_network_with_proof(step_size):
     objective, network = linear_problem()
     steps = round(1.0 / step_size)
     run, true, error = distances(objective, network, step_size, steps)
-    certificate = tw.certify_run(objective, run, evidence=ClosedForm(network))
+    certificate = tw.certify_run(objective, run, evidence=ClosedForm())
     assert certificate.proved
     assert {h.how for h in certificate.hypotheses} == {"closed form"}
     assert np.all(true <= certificate.bound[run.steps] + error)
@@ -92,7 +92,7 @@ def test_a_tube_that_grows_without_end():
     """Far too long a step: no number is made up."""
     objective, network = linear_problem(scale=2.0)
     run = tw.descend(tw.GradientDescent(0.05), objective, network, 60)
-    certificate = tw.certify_run(objective, run, evidence=ClosedForm(network))
+    certificate = tw.certify_run(objective, run, evidence=ClosedForm())
     assert np.isinf(certificate.bound[-1])
     assert np.isfinite(certificate.bound[certificate.until])
     assert np.isinf(certificate.bound[certificate.until + 1])
@@ -116,7 +116,7 @@ def test_kinks_hidden_in_a_loop_are_not_proved_away():
         lambda p, x: jax.lax.map(p, x), tw.losses.squared_error, np.ones((1, 1)), -np.ones((1, 1))
     )
     run = tw.descend(tw.GradientDescent(0.01), objective, network, 3)
-    certificate = tw.certify_run(objective, run, evidence=ClosedForm(network))
+    certificate = tw.certify_run(objective, run, evidence=ClosedForm())
     assert not certificate.proved
     assert "no kink" in str(certificate)
 
@@ -128,10 +128,10 @@ def test_another_objective_is_refused():
     )
     run = tw.descend(tw.GradientDescent(0.01), objective, network, 20)
     with pytest.raises(ValueError, match="made again, end"):
-        tw.certify_run(other, run, evidence=ClosedForm(network))
-    near = tw.certify_run(objective, run, evidence=ClosedForm(network))
+        tw.certify_run(other, run, evidence=ClosedForm())
+    near = tw.certify_run(objective, run, evidence=ClosedForm())
     with pytest.raises(ValueError, match="its loss at the flow's start"):
-        tw.certify(other, near, epsilon=0.1, evidence=ClosedForm(network))
+        tw.certify(other, near, epsilon=0.1, evidence=ClosedForm())
 
 
 def test_kinks_are_assumed_away():
@@ -141,7 +141,7 @@ def test_kinks_are_assumed_away():
     data = np.ones((4, 3)), np.ones((4, 2))
     objective = tw.Objective(tw.networks.apply, tw.losses.squared_error, *data)
     run = tw.descend(tw.GradientDescent(1e-3), objective, network, 5)
-    for evidence in (ClosedForm(network), Intervals()):
+    for evidence in (ClosedForm(), Intervals()):
         certificate = tw.certify_run(objective, run, evidence=evidence)
         assert any(h.how == "assumed" and "kink" in h.statement for h in certificate.hypotheses)
         assert not certificate.proved
@@ -152,7 +152,7 @@ def test_the_step_size_keeps_within_epsilon(kind):
     epsilon, t1 = 0.05, 1.0
     if kind == "proof":
         objective, params = linear_problem()
-        evidence = ClosedForm(params)
+        evidence = ClosedForm()
     else:
         objective, params = problems.small_objective()
         evidence = Intervals()
@@ -176,8 +176,8 @@ def test_a_proof_without_a_computed_flow():
     """The iterates of a finer run, certified, in place of the flow."""
     objective, network = linear_problem()
     run = tw.descend(tw.GradientDescent(2e-4), objective, network, 5000, save_every=5000)
-    near = tw.certify_run(objective, run, evidence=ClosedForm(network), looks=50)
-    certificate = tw.certify(objective, near, epsilon=0.1, evidence=ClosedForm(network))
+    near = tw.certify_run(objective, run, evidence=ClosedForm(), looks=50)
+    certificate = tw.certify(objective, near, epsilon=0.1, evidence=ClosedForm())
     assert certificate.proved
     assert certificate.t1 == pytest.approx(1.0)
     steps = round(1.0 / certificate.step_size)
@@ -248,4 +248,4 @@ def test_what_is_refused():
     )
     run = tw.descend(tw.GradientDescent(0.01), landscape, tanh, 5)
     with pytest.raises(ValueError, match="not tanh"):
-        tw.certify_run(landscape, run, evidence=ClosedForm(tanh))
+        tw.certify_run(landscape, run, evidence=ClosedForm())

@@ -25,8 +25,8 @@ def path():
 
 
 def test_a_larger_epsilon_never_asks_for_a_shorter_step(path):
-    objective, network, flow = path
-    evidence = ClosedForm(network)
+    objective, _, flow = path
+    evidence = ClosedForm()
     found = [tw.certify(objective, flow, epsilon=e, evidence=evidence) for e in EPSILONS]
     for near, far in itertools.pairwise(found):
         assert far.step_size >= near.step_size / 1.05
@@ -43,8 +43,8 @@ def test_a_larger_epsilon_never_asks_for_a_shorter_step(path):
 
 
 def test_no_radius_allows_a_much_longer_step(path):
-    objective, network, flow = path
-    along = _Along(objective, _path_of(flow), ClosedForm(network))
+    objective, _, flow = path
+    along = _Along(objective, _path_of(flow), ClosedForm())
     best = _best(along.tube, 5.0, 1.0)
     others = [along.tube(radius).step for radius in np.geomspace(5.0, 5e-3, 20)]
     assert best.step >= max(others) / 1.05
@@ -52,9 +52,9 @@ def test_no_radius_allows_a_much_longer_step(path):
 
 
 def test_a_promise_too_wide_for_any_bound_is_kept_in_a_narrower_tube(path):
-    objective, network, flow = path
-    wide = tw.certify(objective, flow, epsilon=1e150, evidence=ClosedForm(network))
-    near = tw.certify(objective, flow, epsilon=5.0, evidence=ClosedForm(network))
+    objective, _, flow = path
+    wide = tw.certify(objective, flow, epsilon=1e150, evidence=ClosedForm())
+    near = tw.certify(objective, flow, epsilon=5.0, evidence=ClosedForm())
     assert near.step_size / 1.05 <= wide.step_size <= near.step_size * 1.05
     assert wide.radius < 1
 

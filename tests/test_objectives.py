@@ -190,15 +190,15 @@ def test_bounds_of_curvature_allow_for_weight_decay():
     whole = tw.Penalised(objective, tw.objectives.WeightDecay(0.7))
     flat, restore = ravel_pytree(network)
     values = np.linalg.eigvalsh(jax.hessian(lambda p: whole.value(restore(p)))(flat))
-    low = [float(tw.curvature.lower_bound(network, network, o)) for o in (objective, whole)]
+    low = [float(tw.curvature.lower_bound(o, network)) for o in (objective, whole)]
     assert low[0] + 0.7 - 1e-12 <= low[1] <= low[0] + 0.7
     assert low[1] <= values[0]
-    high = [float(tw.curvature.upper_bound(network, network, o)) for o in (objective, whole)]
+    high = [float(tw.curvature.upper_bound(o, network)) for o in (objective, whole)]
     assert high[0] + 0.7 <= high[1] <= high[0] + 0.7 + 1e-9
     assert high[1] >= values[-1]
     unknown = tw.Penalised(whole, lambda p: jnp.sum(ravel_pytree(p)[0] ** 4))
     with pytest.raises(TypeError, match=r"nothing is known of the curvature of its penalty"):
-        tw.curvature.lower_bound(network, network, unknown)
+        tw.curvature.lower_bound(unknown, network)
 
 
 def test_penalties_with_kinks_are_kinks_of_the_whole():

@@ -42,7 +42,7 @@ def results():
     arrived = tw.integrate(tw.GradientFlow(), valley, point, until=tw.until.gradient_norm(1e-8))
     many = tw.descend(tw.GradientDescent(0.01), valley, point, 400, save_every=10)
     return {
-        "bound": tw.curvature.lower_bound(network, network, linear, radius=0.1),
+        "bound": tw.curvature.lower_bound(linear, network, radius=0.1),
         "certificate": tw.certify(valley, straight, epsilon=0.1),
         "run certificate": tw.certify_run(valley, descent),
         "largest": tw.largest_step(valley, point, 1e-2, 1.0),

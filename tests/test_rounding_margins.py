@@ -132,7 +132,7 @@ def test_runs_that_move_by_rounding_alone(kind):
         run = tw.descend(
             tw.GradientDescent(jnp.asarray(step_size, jnp.float32)), objective, network, steps
         )
-        evidence = ClosedForm(network) if kind == "proof" else Intervals()
+        evidence = ClosedForm() if kind == "proof" else Intervals()
         certificate = tw.certify_run(objective, run, evidence=evidence, looks=4)
         # The flow in float64, which hardly moves: many short steps of the same method.
         wide = jax.tree.map(lambda w: w.astype(jnp.float64), network)

@@ -134,7 +134,7 @@ def certify(
     the best one is looked for between them, to a few percent of the step size.
 
         flow = tw.integrate(tw.GradientFlow(), objective, network, save_at=np.linspace(0, 10, 101))
-        print(tw.certify(objective, flow, epsilon=0.1, evidence=tw.closeness.ClosedForm(network)))
+        print(tw.certify(objective, flow, epsilon=0.1, evidence=tw.closeness.ClosedForm()))
 
     Let e(t) be the distance between the flow and the polygon p through the iterates. While it is
     below the tube's radius,
@@ -152,7 +152,7 @@ def certify(
     - `flow`: a gradient flow with its first row at time 0, or a `RunCertificate`, whose iterates
         stand for the flow with an error that is proved where the certificate is.
     - `epsilon`: the Euclidean distance over all parameters.
-    - `evidence`: `ClosedForm(network)`, which can prove, or `Intervals()`, the default, for any
+    - `evidence`: `ClosedForm()`, which can prove, or `Intervals()`, the default, for any
         network.
 
     **Raises:** TypeError for anything else than a gradient flow; ValueError for an epsilon that is
@@ -170,7 +170,7 @@ def certify(
     path = _path_of(flow)
     _check_same(objective, flow.objective, _row(path.params, 0))
     evidence = Intervals() if evidence is None else evidence
-    check_instance(evidence, Evidence, "evidence", "evidence, ClosedForm(network) or Intervals()")
+    check_instance(evidence, Evidence, "evidence", "evidence, ClosedForm() or Intervals()")
     if path.errors.max() >= epsilon:
         raise ValueError(
             f"epsilon: {epsilon:g} is not above the flow's own error,"

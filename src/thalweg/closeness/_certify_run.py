@@ -144,7 +144,7 @@ def certify_run(
 ) -> RunCertificate:
     """Bound the distance of a run of gradient descent from the exact flow, step by step.
 
-        certificate = tw.certify_run(objective, run, evidence=tw.closeness.ClosedForm(network))
+        certificate = tw.certify_run(objective, run, evidence=tw.closeness.ClosedForm())
         certificate.bound[run.steps]
 
     Let p be the polygon through the iterates and e(t) its distance from the flow. While the flow
@@ -162,7 +162,7 @@ def certify_run(
     **Arguments:**
 
     - `run`: what `tw.descend(tw.GradientDescent(...), ...)` returned; its steps are made again.
-    - `evidence`: `ClosedForm(network)`, which can prove, or `Intervals()`, the default, for any
+    - `evidence`: `ClosedForm()`, which can prove, or `Intervals()`, the default, for any
         network.
     - `looks`: the number of stretches with a curvature of their own, to begin with; where the tube
         would grow without end, a stretch is split.
@@ -189,7 +189,7 @@ def certify_run(
     if not useful >= 0:
         raise ValueError(f"useful: must not be negative, got {useful}.")
     evidence = Intervals() if evidence is None else evidence
-    check_instance(evidence, Evidence, "evidence", "evidence, ClosedForm(network) or Intervals()")
+    check_instance(evidence, Evidence, "evidence", "evidence, ClosedForm() or Intervals()")
     evidence.check(objective, run.initial)
     step, total = float(run.dynamics.step_size), int(run.steps[-1])
     places = np.unique(np.round(np.linspace(0, total, min(looks, total) + 1)).astype(int))

@@ -95,15 +95,11 @@ class Evidence(eqx.Module):
 class ClosedForm(Evidence):
     """Curvature from norms of weights: `tw.curvature.lower_bound` and `tw.curvature.upper_bound`.
 
-    **Arguments:**
-
-    - `network`: the architecture, with linear, ReLU or leaky ReLU activations.
+    For the networks that these are for: linear, ReLU or leaky ReLU activations.
     """
 
-    network: Any
-
     def check(self, objective, params):
-        lower_bound(self.network, params, _with_data(objective))
+        lower_bound(_with_data(objective), params)
 
     def in_ball(self, objective, params, radius):
         objective = _with_data(objective)

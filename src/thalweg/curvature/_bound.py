@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._checks import check_positive
@@ -21,11 +20,11 @@ from ._rounding import rounding_unit, slope_size
 
 
 def lower_bound(
-    network: Any, params: PyTree, objective: AbstractObjective, *, radius: float = 0.0
+    objective: AbstractObjective, params: PyTree, *, radius: float = 0.0
 ) -> CurvatureBound:
     """A closed-form bound from below on the smallest eigenvalue of the Hessian.
 
-        bound = tw.curvature.lower_bound(network, params, objective, radius=0.1)
+        bound = tw.curvature.lower_bound(objective, network, radius=0.1)
 
     For fully connected and convolutional networks (strides, max-pooling) with linear, ReLU or leaky
     ReLU activations, without biases beyond the first layer, and a convex loss. It needs the norms
@@ -35,9 +34,8 @@ def lower_bound(
 
     **Arguments:**
 
-    - `network`: the architecture; its own parameters are not used.
-    - `params`: parameters of the same structure.
-    - `objective`: loss and data; it predicts with this network. Weight decay is allowed for.
+    - `objective`: loss and data; it predicts with the network. Weight decay is allowed for.
+    - `params`: the network, which is its own PyTree of parameters.
     - `radius`: of the ball in which the bound is to hold, all parameters taken together.
 
     Costs about 2 gradients, with the singular values of every layer on top.
@@ -53,7 +51,7 @@ def lower_bound(
     """
     check_positive(radius, "radius", zero=True)
     plain, lowest, _ = unpenalised(objective)
-    network = checked(network, params, plain)
+    network = checked(params, plain)
     bound = bound_at(network, plain, radius)
     # The sum is rounded, and stays a bound.
     rounding = jnp.finfo(bound.value.dtype).eps * (jnp.abs(bound.value) + jnp.abs(lowest))
@@ -301,17 +299,11 @@ def unpenalised(objective: AbstractObjective) -> tuple[Objective, Array, Array]:
     return plain, lowest, highest
 
 
-def checked(network, params, objective):
-    """The network with these parameters."""
-    if jax.tree.structure(network) != jax.tree.structure(params):
-        raise ValueError("params: of another structure than the network.")
-    shapes = [[np.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (network, params)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            "params: arrays of other shapes than the network's; of a trajectory, take one row:"
-            " `jax.tree.map(lambda x: x[i], flow.params)`."
-        )
+def checked(params: PyTree, objective: Objective) -> Any:
+    """The parameters, which are a network that the bound is for."""
     links, activation, _ = chain_of(params)
+    if jnp.ndim(links[-1].layer.weight) != 2:
+        raise ValueError("params: of a trajectory, take one row: `flow[i]`.")
     remedy = (
         "for any network, `tw.extreme_eigenvalues` gives intervals, and certificates take"
         " `evidence=tw.closeness.Intervals()`."

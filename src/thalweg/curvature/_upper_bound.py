@@ -23,7 +23,7 @@ from ._rounding import rounding_unit
 
 
 def upper_bound(
-    network: Any, params: PyTree, objective: AbstractObjective, *, radius: float = 0.0
+    objective: AbstractObjective, params: PyTree, *, radius: float = 0.0
 ) -> Float[Array, ""]:
     """A closed-form bound from above on the absolute value of every eigenvalue of the Hessian.
 
@@ -34,7 +34,7 @@ def upper_bound(
     """
     check_positive(radius, "radius", zero=True)
     plain, lowest, highest = unpenalised(objective)
-    bound = upper_bound_at(checked(network, params, plain), plain, radius)
+    bound = upper_bound_at(checked(params, plain), plain, radius)
     decay = jnp.maximum(jnp.abs(lowest), jnp.abs(highest))
     return (bound + decay) * (1 + jnp.finfo(bound.dtype).eps)
 

@@ -124,7 +124,7 @@ def _travelled(run: Trajectory) -> float:
 
 def _evidence(plan: Plan) -> Evidence:
     """What can prove, where there is such, else intervals."""
-    closed = ClosedForm(plan.params)
+    closed = ClosedForm()
     try:
         closed.check(plan.objective, plan.params)
     except (TypeError, ValueError):
