@@ -25,7 +25,7 @@ def path():
 
 
 def test_a_larger_epsilon_never_asks_for_a_shorter_step(path):
-    objective, _, flow = path
+    objective, network, flow = path
     evidence = ClosedForm()
     found = [tw.certify(objective, flow, epsilon=e, evidence=evidence) for e in EPSILONS]
     for near, far in itertools.pairwise(found):
