@@ -78,12 +78,23 @@ def check_two_variables(flow, curvature, certificate, **_):
         np.testing.assert_allclose(found, np.linalg.eigvalsh(hessian)[-1:], rtol=1e-9)
 
 
+def check_study(page, accuracy, loss, **_):
+    assert "Adam: compared with no flow." in page
+    assert "Gradient descent with step" not in page, "there is no comparison to speak of yet"
+    assert loss[-1] < 0.2 * loss[0]
+    # Out of 100 samples.
+    for shares in accuracy.values():
+        np.testing.assert_allclose(100 * shares, np.round(100 * shares), atol=1e-9)
+    assert accuracy["adam"][-1] > accuracy["gradient_descent"][-1] > accuracy["adam"][0]
+
+
 # What to check beyond "it runs": one line for an example that claims more.
 CHECKS = {
     "function_of_two_variables.py": check_two_variables,
     "objective_equinox.py": check_equinox,
     "objective_flax_nnx.py": check_flax_nnx,
     "objective_plain_function.py": check_plain_function,
+    "study_in_python.py": check_study,
 }
 
 

@@ -68,11 +68,11 @@ class Comparisons(Stage):
 
     def says_of(self, run: Member, results: Results) -> Iterator[Sentence]:
         gap = results.part(self.name, run.name)
-        if gap is None:
-            yield _alone(run, results)
-            return
-        yield _closeness(run, gap, results)
-        yield from _lawfulness(run, gap)
+        if gap is not None:
+            yield _closeness(run, gap, results)
+            yield from _lawfulness(run, gap)
+        elif results.flow_of(run) is None and "flow" not in run.attributes:
+            yield _alone(run)
 
     def draws(self, results: Results) -> Iterator[Figure]:
         chart = _distances(results, "Distance to the flow", "distance to the flow", relative=False)
@@ -145,18 +145,12 @@ def _short(run: Member, otherwise: str) -> str:
     return f"diverged at step {step}" if kind == "diverged" and step else otherwise
 
 
-def _alone(run: Member, results: Results) -> Sentence:
-    """A run that was not compared."""
-    ending, flow = _ending(run), results.flow_of(run)
-    level: Level = "warning" if ending else "notice"
-    why = (
-        "no flow is known that it discretises, so it is compared with none"
-        if flow is None
-        else f"nothing to compare with the {flow.attributes['label']}"
-    )
-    level = level if flow is None else "warning"
-    short = _short(run, "compared with no flow" if flow is None else "not compared")
-    return Sentence(f"{who(run)}: {why}.{ending}", level, {}, _TOPIC, short)
+def _alone(run: Member) -> Sentence:
+    """A run that cannot be compared."""
+    text = f"{who(run)}: no flow is known that it discretises, so it is compared with none."
+    ending = _ending(run)
+    short = _short(run, "compared with no flow")
+    return Sentence(text + ending, "warning" if ending else "notice", {}, _TOPIC, short)
 
 
 def _closeness(run: Member, gap: Member, results: Results) -> Sentence:

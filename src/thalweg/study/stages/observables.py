@@ -93,7 +93,9 @@ class Observables(Stage):
             if lines:
                 title = f"{named.title[0].upper()}{named.title[1:]}"
                 chart = Chart(title, "flow time t", named.title, lines)
-                yield Figure(chart.with_log_where_it_helps(), f"{title}. {_grounds(named)}")
+                # What jumps counts something, from zero on.
+                shown = chart.with_log_where_it_helps() if named.smooth else chart
+                yield Figure(shown, f"{title}. {_grounds(named)}")
 
     def cells(self, run: Member, results: Results) -> dict[str, str]:
         seen = results.part(self.name, run.name)
