@@ -126,6 +126,9 @@ def test_run_and_report(ran):
     assert done.returncode == 0, done.stderr
     assert "Verdict" in done.stdout
     assert "gradient flow: done in" in done.stderr, "plain lines when not on a terminal"
+    # 20 steps of gradient descent, and 10 of heavy ball.
+    assert "time: 30 steps of optimizers, at " in done.stderr
+    assert "gradient flow: 5 saved times ..." in done.stderr
     report = folder / "thalweg-runs" / "tiny-1" / "report.html"
     assert str(report.relative_to(folder)) in done.stdout
     first = report.read_text()

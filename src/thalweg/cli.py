@@ -186,7 +186,9 @@ def _finish(report_path: Path, as_json: bool, strict: bool) -> None:
     if as_json:
         print(json.dumps(summary(results, report_path), indent=2, ensure_ascii=False))
     else:
-        tell("Verdict", [*headlines(results.verdict), *results.verdict], report_path)
+        found = [*headlines(results.verdict), *results.verdict]
+        nothing = {"text": "These stages have nothing to say by themselves.", "level": "notice"}
+        tell("Verdict", found or [nothing], report_path)
     if strict and troubled(results):
         sys.exit(1)
 

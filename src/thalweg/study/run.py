@@ -13,6 +13,7 @@ from .._trees import tree_size
 from ._errors import SpecError, StoreError
 from ._lock import Lock
 from ._provenance import digest, provenance
+from ._time_needed import time_needed
 from .build import build
 from .declare import Declaration, declared, load_spec, parse_spec
 from .plan import Plan
@@ -109,6 +110,8 @@ def planned_bytes(plan: Plan) -> int:
 
 def _carry_out(plan: Plan, store: Store, progress: Progress, only: Collection[str] | None) -> Path:
     progress.say(plan.memory.told(planned_bytes(plan)))
+    if not isinstance(progress, Silent):
+        progress.say(time_needed(plan))
     work = Work(plan, store, progress)
     for stage in _wanted(only):
         stage.carry_out(work)
