@@ -25,6 +25,6 @@ def time_needed(plan: Plan) -> str:
     one = min(took)
     return (
         f"time: {steps:,} steps of optimizers, at {significant(1e3 * one, 2)} ms for a gradient"
-        f" about {significant(steps * one, 2)} s; what flows, laws and curvature take depends on the"
-        " landscape, and most of a small study's time is compilation"
+        f" about {significant(steps * one, 2)} s; what flows, laws and curvature take depends on"
+        " the landscape, and most of a small study's time is compilation"
     )
