@@ -4,6 +4,7 @@ JAX is imported inside the commands, so that help and mistakes are answered at o
 """
 
 import json
+import os
 import re
 import sys
 from importlib.metadata import version
@@ -152,6 +153,10 @@ def main() -> None:
         app()
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        # Who reads has read enough, as `head` does; nothing is left to be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (ValueError, TypeError, OSError) as error:
         complain(str(error))
         sys.exit(2)
