@@ -43,17 +43,17 @@ class Modes(NamedTuple):
 
     @property
     def downward(self) -> "Modes":
-        """Those with a curvature that is negative without doubt."""
+        """The modes whose curvature is negative beyond its error."""
         return self.part(self.curvature < -self.resolution)
 
     @property
     def upward(self) -> "Modes":
-        """Those with a curvature that is positive without doubt."""
+        """The modes whose curvature is positive beyond its error."""
         return self.part(self.curvature > self.resolution)
 
     @property
     def flat(self) -> "Modes":
-        """Those with a curvature that cannot be told from none."""
+        """The modes whose curvature may be zero, by its error."""
         return self.part(np.abs(self.curvature) <= self.resolution)
 
     @property

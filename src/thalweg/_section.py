@@ -38,7 +38,7 @@ class OneOf:
         self._package = package
 
     def classes(self, base: type[Kind]) -> list[type[Kind]]:
-        """Those derived from `base`, without abstract ones."""
+        """The package's sections derived from `base`, without abstract ones."""
         classes = [value for value in vars(self._package).values() if isinstance(value, type)]
         return [c for c in classes if issubclass(c, base) and not inspect.isabstract(c)]
 

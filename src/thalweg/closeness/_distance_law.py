@@ -62,7 +62,7 @@ class DistanceLaw(AbstractResult):
 
     @property
     def error(self) -> Float[Array, "times"]:
-        """Of `distance`, as far as the integration goes."""
+        """The error of `distance` that the integration makes."""
         return jnp.linalg.norm(self._powers(self.optimizer.time_per_step)) * self.flow_error
 
     def at(self, time_per_step: float) -> Float[Array, "times"]:

@@ -78,7 +78,7 @@ class ErrorFlow(Flow):
         return jnp.sqrt(sum(self.base.distance(x, y, h) ** 2 for x, y in pairs))
 
     def response(self, eigenvalue: Any, time: Any):
-        """That of the base flow."""
+        """The response of the base flow."""
         return self.base.response(eigenvalue, time)
 
 
@@ -146,12 +146,12 @@ class MomentumErrorFlow(ErrorFlow):
 
     @property
     def early_cost(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """That of the base flow, in evaluations of this one."""
+        """The base flow's cost of an early state, in evaluations of this flow."""
         return -(-self.base.early_cost // self.price)
 
     @property
     def first_cost(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """That of the base flow, or of the gradient that kicks, in evaluations of this one."""
+        """The base flow's first cost, or the gradient that kicks, in evaluations of this flow."""
         return -(-max(self.base.first_cost, 1) // self.price)
 
     def vector_field(self, t, state, objective):

@@ -148,7 +148,7 @@ class Eigenvalues(AbstractResult):
         return [f"eigenvalues of the Hessian, {spent}", *told, self.limit]
 
     def __getitem__(self, time: int) -> "Eigenvalues":
-        """Those at one saved time, of values that were observed along a trajectory."""
+        """The eigenvalues at one saved time, of those that were observed along a trajectory."""
         if self.value.ndim == 1:
             raise TypeError("eigenvalues: of one point, not of the saved times of a trajectory.")
         place = range(self.value.shape[0])[time]

@@ -62,7 +62,7 @@ class LeanMethod(eqx.Module):
 
     @property
     def order(self) -> int:
-        """That of the one method."""
+        """The order of the one method."""
         return 2
 
     @property

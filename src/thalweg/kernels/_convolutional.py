@@ -35,11 +35,11 @@ class Window(eqx.Module):
     padding: int = eqx.field(static=True)
 
     def side(self, side: int) -> int:
-        """Of the image that comes out."""
+        """The side of the image that comes out."""
         return (side + 2 * self.padding - self.size) // self.stride + 1
 
     def mean(self, c: Array, leading: int, dimensions: int) -> Array:
-        """Of covariances within windows, both places of a pair being shifted alike.
+        """The mean of covariances within windows, both places of a pair being shifted alike.
 
         After `leading` axes come those of the image: once for pairs of the same place in both
         samples, twice for all pairs of places.
@@ -144,7 +144,7 @@ class InfiniteConvolutional(InfiniteNetwork):
 
 @jit
 def _means_of_images(network, inputs, variances, expectations):
-    """Of every sample with itself, one after the other."""
+    """The mean over images of every sample with itself, one after the other."""
 
     def one(sample):
         x, *v = (a[None] for a in sample)

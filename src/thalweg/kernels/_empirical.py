@@ -42,7 +42,7 @@ class EmpiricalKernel(eqx.Module):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of predictions on the rows."""
+        """The shape of predictions on the rows."""
         return jax.eval_shape(self.rows.predictions, self.params).shape
 
     def __matmul__(self, values: Float[Array, "columns ..."]) -> Float[Array, "rows ..."]:

@@ -51,7 +51,7 @@ class Affine(eqx.Module):
     trained: bool = eqx.field(static=True)
 
     def covariance(self, c: Array) -> Array:
-        """Of its outputs, from the mean over its inputs."""
+        """The covariance of its outputs, from the mean over its inputs."""
         return self.weight_std**2 * c + self.bias_std**2
 
     def __call__(self, state: "State") -> "State":
@@ -145,7 +145,7 @@ class InfiniteNetwork(eqx.Module):
         return Kernels(filled(results[0]), filled(results[1]), error)
 
     def prior_variances(self, inputs: Any) -> Float[Array, "samples"]:
-        """Of a prediction at initialisation, on every sample: the diagonal of `nngp`."""
+        """The variance of predictions at initialisation: the diagonal of `nngp`."""
         inputs = self.checked(inputs, "inputs")
         return _own_variances(self, inputs, self.widest(inputs))
 

@@ -41,7 +41,7 @@ def is_layered(objective: Objective, params: Any) -> bool:
 
 
 def layer_factors(network: Any, inputs: Float[Array, "samples ..."]) -> list[Factor]:
-    """Of every layer, for a block of samples."""
+    """The factors of every layer, for a block of samples."""
     if isinstance(network, TwoLayer):
         return [jax.vmap(lambda x: _trained(network, x))(inputs)]
 
@@ -70,7 +70,7 @@ def layer_factors(network: Any, inputs: Float[Array, "samples ..."]) -> list[Fac
 
 
 def _trained(network: TwoLayer, x: Array) -> Factor:
-    """Of the one layer that is trained, units of both signs in a row."""
+    """The factor of the one layer that is trained, units of both signs in a row."""
     row = x.reshape(-1)
     active = [
         (weight @ row > 0).astype(row.dtype) for weight in (network.positive, network.negative)

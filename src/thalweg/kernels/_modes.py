@@ -56,7 +56,7 @@ class Modes(eqx.Module):
 
     @property
     def curvatures(self) -> Array:
-        """Of the squared error along the modes: eigenvalues over the number of samples.
+        """The squared error's curvatures along the modes: eigenvalues over the number of samples.
 
         Those below rounding are zero. This is the spectrum that rates go by.
         """

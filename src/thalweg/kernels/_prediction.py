@@ -63,7 +63,7 @@ class Prediction(AbstractResult):
 
     @property
     def curvatures(self) -> Float[Array, "*kernels modes"]:
-        """Of the modes: eigenvalues over the number of samples, those below rounding zero."""
+        """The modes' curvatures: eigenvalues over samples, zero for those below rounding."""
         return self.modes.curvatures
 
     def lines(self) -> list[str]:

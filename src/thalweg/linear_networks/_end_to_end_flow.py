@@ -65,7 +65,7 @@ class EndToEndFlow(Flow):
         return -(u @ (weights * (u.T @ gradient @ vt.T)) @ vt)
 
     def response(self, eigenvalue: Any, time: Any):
-        """Of one weight: `(1 + (2n - 2) eigenvalue t)^(-n / (2n - 2))`, for n = 1 `exp`.
+        """For one weight: `(1 + (2n - 2) eigenvalue t)^(-n / (2n - 2))`, for n = 1 `exp`.
 
         For a negative eigenvalue it reaches infinity in finite time, and is infinite from then on.
         """

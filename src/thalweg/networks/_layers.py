@@ -75,7 +75,7 @@ class Convolution(eqx.Module):
 
     @property
     def dimensions(self) -> int:
-        """Of an image: 1 for a signal, 2 for a picture."""
+        """How many dimensions an image has: 1 for a signal, 2 for a picture."""
         return self.weight.ndim - 2
 
     def __call__(self, x: Float[Array, "inputs *image"]) -> Float[Array, "outputs *_"]:

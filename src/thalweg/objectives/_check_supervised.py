@@ -70,7 +70,7 @@ def _check_array(objective: "Objective", first: Array) -> None:
 
 
 def _check_independence(objective: "Objective", params: PyTree, predictions: Array) -> None:
-    """Of as many samples at once as there will be, or of a few."""
+    """Check independence on as many samples at once as there will be, or on a few."""
     at_once = objective.reduction.at_once(objective.samples)
     together = max(FEWEST, at_once)
     inputs, whole = objective.inputs[:together], predictions[:together]

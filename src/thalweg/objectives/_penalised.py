@@ -111,14 +111,14 @@ class Penalised(AbstractObjective):
         return _sum(self.objective.mean_gradient(params, displacement), pull)
 
     def kinks(self, params: PyTree) -> Kinks:
-        """Those of the loss and of the penalty."""
+        """The kinks of the loss and of the penalty."""
         both = self.objective.kinks(params), self._kinks_of(self.penalty, params)
         # A mean over the segment takes kinks into account that can be read, and no others.
         read = any(k.read for k in both) and all(k.read or not k.exist for k in both)
         return Kinks(any(k.exist for k in both), read, sum(k.gradients for k in both))
 
     def kink_pattern(self, params: PyTree) -> list[Bool[Array, "..."]]:
-        """Those of the loss, followed by those of the penalty."""
+        """The sides of the loss's kinks, followed by those of the penalty's."""
         return [*self.objective.kink_pattern(params), *kink_pattern(self.penalty, params)]
 
     def check(self, params: PyTree) -> None:

@@ -38,7 +38,7 @@ class Responses(NamedTuple):
     growth: Float[np.ndarray, "*modes"] | None
 
     def of(self, modes: slice) -> "Responses":
-        """Those of some modes in a row."""
+        """The responses of some modes in a row."""
         growth = None if self.growth is None else self.growth[modes]
         faded, pulled, learned, drifted = (part[:, modes] for part in self[:-1])
         return Responses(faded, pulled, learned, drifted, growth)

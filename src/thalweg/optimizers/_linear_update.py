@@ -69,7 +69,7 @@ class LinearUpdate:
 
     @property
     def names(self) -> list[str]:
-        """Of the leaves of the parameters."""
+        """The names of the leaves of the parameters."""
         return self._reader.names
 
     @property

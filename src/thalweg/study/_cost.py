@@ -25,7 +25,7 @@ class Cost:
 
     @staticmethod
     def of_run(stats: Stats, price: int = 1) -> "Cost":
-        """That of a flow or an optimizer's run, where one evaluation is worth so many gradients."""
+        """The cost of a flow or a run, where one evaluation is worth so many gradients."""
         gradients, on_top = (
             n if n < 0 else price * n for n in (stats.gradients, stats.error_gradients)
         )

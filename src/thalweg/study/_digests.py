@@ -30,7 +30,7 @@ class Damage(ValueError):
 
 
 def file_digest(file: Path) -> str:
-    """Of a file as it is.
+    """The digest of a file as it is.
 
     **Raises:** Damage when it is not there.
     """

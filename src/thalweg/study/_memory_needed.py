@@ -15,7 +15,7 @@ _MAKING = 2
 
 
 def memory_needed(sections: Sections, sizes: Sizes) -> MemoryNeeded:
-    """Of all stages of a study whose sections are known."""
+    """The memory of all stages of a study, as far as its sections are known."""
     making = (_MAKING - 1) * sizes.samples * sizes.features * jnp.result_type(float).itemsize
     stages = [need("reading the data", (making, SAMPLES))]
     for stage in STAGES:

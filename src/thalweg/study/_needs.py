@@ -106,7 +106,7 @@ class Sizes(NamedTuple):
 
 
 def sizes_of(shape: Any, params: Any, dtype: str, labels: bool) -> Sizes:
-    """Those of data and of a network with shapes in place of arrays."""
+    """The sizes of data and of a network with shapes in place of arrays."""
     sample = jax.ShapeDtypeStruct((1, *shape.sample), jnp.result_type(float))
     layers = jax.make_jaxpr(networks.apply)(params, sample).eqns
     activations = sum(

@@ -78,7 +78,7 @@ class Curve:
         return float(self.loss[found[0]]) if found.size else None
 
     def published(self, epoch: int) -> tuple[float, float, float] | None:
-        """That of the paper, and between which other starts lie, where it is known."""
+        """The paper's loss, and between which other starts lie, where it is known."""
         key = self.run.method.key
         if not self.of_the_paper:
             return None
@@ -100,7 +100,7 @@ class Group:
 
     @property
     def title(self) -> str:
-        """Of the experiment."""
+        """The title of the experiment."""
         return EXPERIMENTS[self.experiment].title
 
     @property

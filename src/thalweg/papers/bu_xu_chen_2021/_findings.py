@@ -129,7 +129,7 @@ def _by_width(group: Group) -> Sentence | None:
 
 
 def _slope(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Of a straight line through points, and its standard error."""
+    """The slope of a straight line through points, and its standard error."""
     (slope, offset), left = np.polyfit(x, y, 1), len(x) - 2
     rest = y - slope * x - offset
     return float(slope), float(np.sqrt(np.sum(rest**2) / left / np.sum((x - x.mean()) ** 2)))
