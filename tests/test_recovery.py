@@ -11,6 +11,7 @@ import pytest
 import zarr.storage._local
 
 import thalweg as tw
+from thalweg.flows import Integration
 from thalweg.optimizers import Descent
 from thalweg.study import StoreError, _checkpoints
 from thalweg.study.progress import Silent
@@ -188,3 +189,24 @@ def test_no_room_for_a_new_store(tmp_path, monkeypatch):
             Store.create(tmp_path / "out", IDENTITY, 0)
     assert not list((tmp_path / "out").iterdir())
     Store.create(tmp_path / "out", IDENTITY, 0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", ["flow", "run"])
+def test_what_is_kept_is_what_is_stored(tmp_path, dtype, kind):
+    """To the bit and the dtype: a stage that is resumed reads what another one had in memory."""
+    objective = tw.FunctionObjective(lambda p: jnp.sum(p**2 + p**4))
+    start = jnp.linspace(0.1, 1, 5, dtype=dtype)
+    if kind == "flow":
+        run = Integration(tw.GradientFlow(), objective, start, save_at=np.array([0.0, 0.1, 0.3]))
+    else:
+        steps = np.arange(3)
+        run = Descent(tw.GradientDescent(0.01), objective, start, save_steps=steps)
+    store = Store.create(tmp_path / "out", IDENTITY, 0)
+    kept = carry_out_run(store, Silent(), PATH, "run", run, {}, keep=True)
+    assert kept is not None
+    assert set(kept) == set(store.columns(PATH))
+    for name, values in kept.items():
+        stored = store.read(PATH, name)
+        assert values.dtype == stored.dtype, name
+        np.testing.assert_array_equal(values, stored, err_msg=name)

@@ -102,7 +102,12 @@ def carry_out_run(
     store.add_seconds(path, time.perf_counter() - begun)
     if not keep or first > 0:
         return None
-    return {name: np.stack([kept[i][name] for i in range(index)]) for name in kept[0]}
+    # As the store has them: later stages must find the same numbers in memory and on disk.
+    kinds = dict.fromkeys(columns, np.dtype(dtype)) | {n: v.dtype for n, v in coordinates.items()}
+    return {
+        name: np.stack([kept[i][name] for i in range(index)]).astype(kind)
+        for name, kind in kinds.items()
+    }
 
 
 def _ending(snapshot: Snapshot, rows: int, price: int) -> dict[str, Any]:
