@@ -18,7 +18,7 @@ from ._activations import Activation
 from ._activations import activation as find_activation
 from ._initialisations import Initialisation, initialisation
 from ._layers import Dense, as_sample
-from ._section import ActivationName, InitialisationName, NetworkSection, has_kinks
+from ._section import DenseSection
 
 
 class FullyConnected(eqx.Module):
@@ -81,18 +81,11 @@ def fully_connected(
     return FullyConnected(layers, find_activation(activation))
 
 
-class FullyConnectedSection(NetworkSection):
+class FullyConnectedSection(DenseSection):
     """`kind = "fully_connected"`: hidden widths, activation, biases, initialisation."""
 
     kind: Literal["fully_connected"] = "fully_connected"
     widths: Widths = Field(default=[32])
-    activation: ActivationName = "tanh"
-    bias: bool = True
-    init: InitialisationName = "lecun"
-
-    @property
-    def kinks(self) -> bool:
-        return has_kinks(self.activation)
 
     def draw(self, sample: tuple[int, ...], outputs: int, key: PRNGKeyArray) -> FullyConnected:
         return fully_connected(

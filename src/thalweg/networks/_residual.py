@@ -16,7 +16,7 @@ from ._activations import Activation
 from ._activations import activation as find_activation
 from ._initialisations import Initialisation, initialisation
 from ._layers import Dense, as_sample
-from ._section import ActivationName, InitialisationName, NetworkSection, has_kinks
+from ._section import DenseSection
 
 
 class Residual(eqx.Module):
@@ -89,19 +89,12 @@ def residual(
     )
 
 
-class ResidualSection(NetworkSection):
+class ResidualSection(DenseSection):
     """`kind = "residual"`: width, number of blocks, activation, biases, initialisation."""
 
     kind: Literal["residual"] = "residual"
     width: Count = 32
     blocks: Count = 4
-    activation: ActivationName = "tanh"
-    bias: bool = True
-    init: InitialisationName = "lecun"
-
-    @property
-    def kinks(self) -> bool:
-        return has_kinks(self.activation)
 
     def draw(self, sample: tuple[int, ...], outputs: int, key: PRNGKeyArray) -> Residual:
         return residual(

@@ -42,6 +42,18 @@ def has_kinks(activation: ActivationName) -> bool:
     return not ACTIVATIONS[activation].smooth
 
 
+class DenseSection(NetworkSection):
+    """A network of dense layers: activation, biases, initialisation."""
+
+    activation: ActivationName = "tanh"
+    bias: bool = True
+    init: InitialisationName = "lecun"
+
+    @property
+    def kinks(self) -> bool:
+        return has_kinks(self.activation)
+
+
 def side_of(sample: tuple[int, ...], kind: str) -> int:
     """Height and width of square images with that many numbers.
 
